@@ -1,0 +1,82 @@
+"""Native rasters of 10, 20 and 60 m pitch onto one square grid."""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+from jaxtyping import Shaped
+
+from bigearth_prep.bands import Band
+from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
+
+Resampling = Literal["nearest", "bilinear", "cubic"]
+RESAMPLINGS: tuple[Resampling, ...] = get_args(Resampling)
+
+_CV2_FLAGS = {
+    "nearest": cv2.INTER_NEAREST_EXACT,
+    "bilinear": cv2.INTER_LINEAR,
+    "cubic": cv2.INTER_CUBIC,
+}
+
+
+def resample(
+    pixels: Shaped[np.ndarray, "height width"], size_px: int, method: Resampling
+) -> Shaped[np.ndarray, "size size"]:
+    """The raster on a `size_px` x `size_px` grid of the same footprint, in the same dtype.
+
+    Pixel centres lie half a pixel inside the edges, as in GDAL; borders repeat. Cubic is the
+    kernel with a = -0.75 (OpenCV's). Integers come out rounded and saturated.
+    """
+    if pixels.shape == (size_px, size_px):
+        return pixels
+    return cv2.resize(pixels, (size_px, size_px), interpolation=_CV2_FLAGS[method])
+
+
+def common_grid(rasters: Mapping[Band, Raster]) -> Grid:
+    """The grid of the finest band, once all bands are known to cover the same ground.
+
+    Raises:
+        PatchError: a band has not the size its resolution requires, or another footprint.
+    """
+    for band, raster in rasters.items():
+        _check_size(band, raster.grid)
+    finest = min(rasters, key=lambda band: band.resolution_m)
+    reference = rasters[finest].grid
+    for band, raster in rasters.items():
+        if raster.grid.footprint != reference.footprint:
+            raise PatchError(
+                RejectReason.GRIDS_DIFFER,
+                f"{band.name} lies on {raster.grid}, {finest.name} on {reference}",
+            )
+    return reference
+
+
+def _check_size(band: Band, grid: Grid) -> None:
+    expected = band.native_px
+    if (grid.width, grid.height) != (expected, expected):
+        raise PatchError(
+            RejectReason.WRONG_SIZE,
+            f"{band.name} is {grid.width} x {grid.height} px, "
+            f"its {band.resolution_m} m pitch requires {expected} x {expected}",
+        )
+
+
+def check_values(rasters: Mapping[Band, Raster]) -> None:
+    """Nothing, if every pixel is a measurement.
+
+    In Sentinel-2 bands 0 means missing, with a tag (v2) or without (v1); radar must be finite.
+
+    Raises:
+        PatchError: a band holds NaN, infinity, or missing pixels.
+    """
+    for band, raster in rasters.items():
+        pixels = raster.pixels
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            count = int(pixels.size - np.isfinite(pixels).sum())
+            raise PatchError(RejectReason.NON_FINITE, f"{band.name}: {count} of {pixels.size} px")
+        missing = 0.0 if band.sensor == "s2" else raster.nodata
+        if missing is not None and (count := int((pixels == missing).sum())):
+            raise PatchError(
+                RejectReason.NODATA, f"{band.name}: {count} of {pixels.size} px are {missing:g}"
+            )

@@ -1,0 +1,211 @@
+"""The command `bigearth-prep`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from bigearth_prep import __version__
+from bigearth_prep.cli_options import FOLDER, archive_options, build_config, cluster_config
+from bigearth_prep.errors import PrepError
+from bigearth_prep.terminal import (
+    config_option,
+    counts_line,
+    print_json,
+    progress_bar,
+    run_group,
+    set_verbosity,
+)
+
+if TYPE_CHECKING:
+    from bigearth_prep.card import DatasetCard
+    from bigearth_prep.plan import BuildPlan
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__, prog_name="bigearth-prep")
+@click.option("-v", "--verbose", count=True, help="Log more; -vv adds tracebacks.")
+def commands(verbose: int) -> None:
+    """BigEarthNet archives to paired, aligned, normalized training shards."""
+    set_verbosity(verbose)
+
+
+def main() -> None:
+    """Run the command line."""
+    run_group(commands, (PrepError,))
+
+
+@commands.command("make-archive")
+@click.argument("out", type=FOLDER)
+@click.option("--layout", type=click.Choice(["v1", "v2"]), default="v2", help="Archive version.")
+@click.option("--pairs", type=click.IntRange(1), default=1000, help="Pairs of patches.")
+@click.option("--seed", type=int, default=0, help="Same seed, same bytes.")
+@click.option("--tar", is_flag=True, help="Write tars as published, instead of folders.")
+@config_option()
+def make_archive(
+    out: Path, layout: Literal["v1", "v2"], pairs: int, seed: int, *, tar: bool
+) -> None:
+    """Write a made-up archive in BigEarthNet's on-disk layout to OUT."""
+    from bigearth_prep.synthetic.archive import ArchiveConfig, write_archive
+
+    summary = write_archive(ArchiveConfig(out=out, layout=layout, pairs=pairs, seed=seed, tar=tar))
+    click.echo(f"{pairs:,} pairs in {summary.s2} and {summary.s1}")
+    for table in summary.tables:
+        click.echo(f"table {table}")
+
+
+@commands.command("build-shards")
+@click.option("--out", type=FOLDER, required=True, help="Dataset folder to write.")
+@archive_options
+@click.option(
+    "--normalize",
+    type=click.Choice(["paper", "zscore", "percentile", "none"]),
+    default="paper",
+    help="paper: published 8-bit form; none: native reflectance and dB.",
+)
+@click.option(
+    "--stats",
+    help="published, compute (from the train split) or a JSON file; "
+    "by default published, and compute for percentile.",
+)
+@click.option("--dtype", help="Stored type, where the scheme leaves a choice.")
+@click.option("--size", type=click.Choice(["120", "128"]), default="120", help="Side in pixels.")
+@click.option(
+    "--resampling",
+    type=click.Choice(["nearest", "bilinear", "cubic"]),
+    help="For the 20 m and 60 m bands.  [default: nearest; cubic for paper]",
+)
+@click.option("--shard-mb", type=float, default=256.0, help="Largest shard, in 10^6 bytes.")
+@click.option(
+    "--on-bad",
+    type=click.Choice(["skip", "fail"]),
+    default="skip",
+    help="Bad pairs become rows of rejected.parquet, or end the build.",
+)
+@click.option(
+    "--resume", is_flag=True, default=True, help="Go on with an unfinished build (always on)."
+)
+@click.option("--overwrite", is_flag=True, help="Replace a dataset built from another request.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@config_option()
+def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
+    """Pair, align, normalize and label an archive, and write it as WebDataset shards."""
+    from bigearth_prep.pipeline import build_dataset
+    from bigearth_prep.plan import plan_build
+
+    config = build_config(options)
+    if options["dry_run"]:
+        _print_plan(plan_build(config), as_json=options["as_json"])
+        return
+    summary = build_dataset(config, out, cluster_config(options), overwrite=options["overwrite"])
+    samples = {split: part.samples for split, part in summary.card.splits.items()}
+    if options["as_json"]:
+        print_json({"dataset": str(out), "samples": samples, "rejected": summary.rejected})
+        return
+    state = "was complete already" if summary.was_complete else "is complete"
+    click.echo(f"{out} {state}: {counts_line(samples.items())}")
+    click.echo(f"rejected: {counts_line(summary.rejected.items())}")
+
+
+@commands.command()
+@click.option("--out", type=FOLDER, required=True, help="JSON file to write.")
+@archive_options
+@config_option()
+def stats(out: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
+    """Per-band statistics of an archive's train split, for `build-shards --stats FILE`."""
+    from bigearth_prep.pipeline import archive_statistics
+
+    table = archive_statistics(build_config(options), out, cluster_config(options))
+    for name, band in table.bands.items():
+        click.echo(f"{name}: mean {band.mean:.6g}, std {band.std:.6g}, {band.count:,} px")
+
+
+def _print_plan(plan: "BuildPlan", *, as_json: bool) -> None:
+    """The plan on standard output; exit 1 where nothing would be stored."""
+    splits, rejected = plan.counts_by_split(), plan.counts_by_reason()
+    if as_json:
+        print_json({"pairs": splits, "shards": len(plan.shards), "rejected": rejected})
+    else:
+        click.echo(f"plan: {counts_line(splits.items())} in {len(plan.shards):,} shards")
+        click.echo(f"left out: {counts_line(rejected.items())}")
+    if not plan.shards:
+        raise PrepError("no pair is left to store; check --s2, --s1 and the tables")
+
+
+@commands.command()
+@click.argument("dataset", type=FOLDER)
+@click.option("--threads", type=click.IntRange(1), help="Shards read at a time.  [default: cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@config_option()
+def verify(dataset: Path, threads: int | None, *, as_json: bool) -> None:
+    """Check every checksum, count, offset and label of DATASET; exit 1 where anything is off."""
+    from bigearth_prep.card import read_card
+    from bigearth_prep.verify import verify_dataset
+
+    card = read_card(dataset)
+    shards = sum(len(split.shards) for split in card.splits.values())
+    with progress_bar(shards, "shards") as advance:
+        problems = verify_dataset(
+            dataset, threads=threads or len(os.sched_getaffinity(0)), advance=advance
+        )
+    if as_json:
+        print_json({"dataset": str(dataset), "problems": problems})
+    else:
+        for problem in problems:
+            click.echo(problem)
+    if problems:
+        raise PrepError(f"{dataset}: {len(problems)} problems; build it again with --overwrite")
+    if not as_json:
+        samples = sum(split.samples for split in card.splits.values())
+        click.echo(f"{dataset} is whole: {samples:,} samples in {shards:,} shards")
+
+
+@commands.command()
+@click.argument("dataset", type=FOLDER)
+@click.option("--preview", type=FOLDER, help="Write a contact sheet (PNG).")
+@click.option("--patches", type=click.IntRange(1), default=12, help="Patches on the sheet.")
+@click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
+@config_option()
+def inspect(dataset: Path, preview: Path | None, patches: int, *, as_json: bool) -> None:
+    """Print the card of DATASET as a table; draw a contact sheet of its patches."""
+    from bigearth_prep.card import read_card
+
+    card = read_card(dataset)
+    if as_json:
+        click.echo(card.to_json(), nl=False)
+    else:
+        _print_card(card)
+    if preview is not None:
+        from bigearth_prep.preview import write_contact_sheet
+
+        write_contact_sheet(dataset, preview, patches=patches)
+        click.echo(f"contact sheet: {preview}", err=True)
+
+
+def _print_card(card: "DatasetCard") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    side, normalization = card.patch.size_px, card.normalization
+    console.print(f"{card.created_by}, {card.source['archive']}, patches of {side} x {side} px")
+    console.print(f"normalization {normalization.scheme}: {normalization.order}")
+    console.print(f"parameters {normalization.source}; resampling {normalization.resampling}")
+    bands = Table("band", "sensor", "dtype", "unit", "scale", "offset", "mean", "std")
+    for sensor, layout in card.sensors.items():
+        for name, scale, offset in zip(layout.bands, layout.scale, layout.offset, strict=True):
+            moments = normalization.parameters[name]
+            numbers = (scale, offset, moments.mean, moments.std)
+            cells = (f"{number:.6g}" for number in numbers)
+            bands.add_row(name, sensor, layout.dtype, layout.unit, *cells)
+    splits = Table("split", "samples", "shards", "10^6 bytes")
+    for name, part in card.splits.items():
+        size = sum(shard.bytes for shard in part.shards) / 1e6
+        splits.add_row(name, f"{part.samples:,}", f"{len(part.shards):,}", f"{size:,.1f}")
+    console.print(bands, splits)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Options that several `bigearth-prep` commands share, and the requests they make."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bigearth_prep.cluster import ClusterConfig
+    from bigearth_prep.plan import BuildConfig
+
+FOLDER = click.Path(path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+Command = Callable[..., None]
+
+
+def _pair_of_text(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Any:  # noqa: ANN401
+    """`NAME=FILE` options as (split, path); `val` is a common name of the validation split."""
+    pairs = []
+    for value in values:
+        name, separator, path = value.partition("=")
+        if not separator or not Path(path).is_file():
+            raise click.BadParameter(f"{value!r} is not NAME=FILE with an existing file")
+        pairs.append(("validation" if name == "val" else name, Path(path)))
+    return tuple(pairs)
+
+
+def _ratio_of_text(_: click.Context, __: click.Parameter, value: str) -> tuple[float, float, float]:
+    try:
+        train, validation, test = (float(share) for share in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter("give three shares, such as 0.8,0.1,0.1") from error
+    return train, validation, test
+
+
+def archive_options(command: Command) -> Command:
+    """Options that name the archive and its tables, and where the work runs."""
+    options = (
+        click.option("--s2", type=FOLDER, required=True, help="Sentinel-2 archive folder."),
+        click.option("--s1", type=FOLDER, required=True, help="Sentinel-1 archive folder."),
+        click.option("--metadata", type=FILE, multiple=True, help="v2 metadata parquet."),
+        click.option("--mapping", type=FILE, multiple=True, help="v1 CSV of S1 and S2 names."),
+        click.option(
+            "--split",
+            multiple=True,
+            callback=_pair_of_text,
+            metavar="NAME=FILE",
+            help="List of the S2 patches of a split (train, validation, test).",
+        ),
+        click.option(
+            "--exclude", type=FILE, multiple=True, help="List of S2 patches to leave out."
+        ),
+        click.option(
+            "--split-ratio",
+            default="0.8,0.1,0.1",
+            callback=_ratio_of_text,
+            help="Shares by location, where no official split is given.",
+        ),
+        click.option("--seed", type=int, default=0, help="Of the order, and of a split by ratio."),
+        click.option(
+            "--bands",
+            default="B01,B02,B03,B04,B05,B06,B07,B08,B8A,B09,B11,B12,VH,VV",
+            help="Bands to store, in this order within each sensor.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(0),
+            help="Local processes; 0: none but this. [default: one per core]",
+        ),
+        click.option("--scheduler", help="Address of a running Dask scheduler."),
+        click.option("--scheduler-file", type=FILE, help="File with a Dask scheduler's address."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def build_config(options: Mapping[str, Any]) -> "BuildConfig":
+    """The request that parsed options make; options that a command lacks keep their defaults.
+
+    Raises:
+        click.UsageError: two options contradict each other.
+        PrepError: a band is unknown.
+    """
+    from bigearth_prep.bands import select_bands
+    from bigearth_prep.pairing import TableConfig
+    from bigearth_prep.plan import BuildConfig
+
+    statistics = options.get("stats")
+    if statistics not in {None, "published", "compute"}:
+        statistics = Path(statistics)
+    try:
+        return BuildConfig(
+            s2=options["s2"],
+            s1=options["s1"],
+            tables=TableConfig(
+                metadata=options["metadata"],
+                mapping=options["mapping"],
+                splits=options["split"],
+                exclude=options["exclude"],
+                split_ratio=options["split_ratio"],
+                seed=options["seed"],
+            ),
+            bands=select_bands(options["bands"].split(",")),
+            scheme=options.get("normalize", "paper"),
+            statistics=statistics,
+            dtype=options.get("dtype"),
+            size_px=int(options.get("size", 120)),
+            resampling=options.get("resampling"),
+            shard_mb=options.get("shard_mb", 256.0),
+            fail_on_bad=options.get("on_bad") == "fail",
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def cluster_config(options: Mapping[str, Any]) -> "ClusterConfig":
+    """Where parsed options want the work done.
+
+    Raises:
+        click.UsageError: two options contradict each other.
+    """
+    from bigearth_prep.cluster import ClusterConfig
+
+    try:
+        return ClusterConfig(
+            workers=options["workers"],
+            scheduler=options["scheduler"],
+            scheduler_file=options["scheduler_file"],
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error

@@ -1,0 +1,120 @@
+"""Where tasks run: local processes, a Dask cluster that is there, or this very process.
+
+The only module that speaks Dask.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from bigearth_prep.errors import PrepError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@runtime_checkable
+class Runner(Protocol):
+    """Runs a function on many tasks and yields results as they come, in any order."""
+
+    def __call__(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+        """Results in order of completion; the first failure ends the iteration."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterConfig:
+    """Where a build runs; it never changes what is built."""
+
+    workers: int | None = None
+    """Local processes; by default one per core this process may use; 0 runs in this process."""
+
+    scheduler: str | None = None
+    """Address of a Dask scheduler, such as `tcp://node1:8786`."""
+
+    scheduler_file: Path | None = None
+    """File in which a Dask scheduler has written its address."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers must not be negative, got {self.workers}")
+        if self.scheduler and self.scheduler_file:
+            raise ValueError("give --scheduler or --scheduler-file, not both")
+
+
+def open_cluster(config: ClusterConfig) -> AbstractContextManager[Runner]:
+    """A runner of tasks for the time of the block."""
+    if config.scheduler or config.scheduler_file:
+        return _existing_cluster(config)
+    if config.workers == 0:
+        return _this_process()
+    return _local_cluster(config.workers or len(os.sched_getaffinity(0)))
+
+
+@contextmanager
+def _this_process() -> Iterator[Runner]:
+    def run(function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+        return map(function, tasks)
+
+    yield run
+
+
+@contextmanager
+def _local_cluster(workers: int) -> Iterator[Runner]:
+    from distributed import Client, LocalCluster
+
+    with (
+        tempfile.TemporaryDirectory(prefix="bigearth-prep-") as scratch,
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=":0",
+            local_directory=scratch,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        log.info("%d worker processes, Dask dashboard at %s", workers, client.dashboard_link)
+        yield _runner_of(client)
+
+
+@contextmanager
+def _existing_cluster(config: ClusterConfig) -> Iterator[Runner]:
+    from distributed import Client
+
+    where = config.scheduler or f"the scheduler of {config.scheduler_file}"
+    try:
+        client = Client(
+            address=config.scheduler,
+            scheduler_file=str(config.scheduler_file) if config.scheduler_file else None,
+        )
+    except (OSError, ValueError, TimeoutError) as error:
+        raise PrepError(f"{where} does not answer ({error}); is dask scheduler running?") from error
+    with client:
+        log.info("on %s, Dask dashboard at %s", where, client.dashboard_link)
+        yield _runner_of(client)
+
+
+def _runner_of(client: Any) -> Runner:  # noqa: ANN401 (distributed has no types)
+    from distributed import KilledWorker, as_completed
+
+    def run(function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+        futures = {client.submit(function, task, pure=False): task for task in tasks}
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except KilledWorker as error:
+            raise PrepError(
+                f"worker processes died again and again, last on {error.task}; "
+                "look for an out-of-memory kill, use fewer --workers, and run again"
+            ) from error
+        finally:
+            client.cancel(list(futures))
+
+    return run

@@ -1,0 +1,93 @@
+"""A finished dataset as a sequence of samples, read by position."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Shaped
+
+from bigearth_prep.bands import Sensor
+from bigearth_prep.card import DatasetCard, read_card
+from bigearth_prep.errors import PrepError
+from bigearth_prep.labels import multi_hot
+from bigearth_prep.manifest import read_manifest
+
+
+@dataclass(frozen=True)
+class SplitSamples:
+    """One split: `len()`, indexing, pickling; usable as a PyTorch map-style dataset.
+
+    An item is a dict of `s2` and `s1` (`[band, height, width]` as stored, where the dataset
+    holds the sensor), `labels` (`[class]`, uint8, official order) and `key`.
+    """
+
+    dataset: Path
+    split: str
+
+    @cached_property
+    def card(self) -> DatasetCard:
+        """The dataset's card."""
+        return read_card(self.dataset)
+
+    @cached_property
+    def manifest(self) -> pa.Table:
+        """The manifest rows of this split, in stored order."""
+        table = read_manifest(self.dataset)
+        return table.filter(pc.equal(table.column("split"), self.split)).combine_chunks()
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)} in split {self.split}")
+        row = self.manifest.slice(index % len(self), 1).to_pylist()[0]
+        item: dict[str, Any] = {"labels": multi_hot(row["labels"]), "key": row["key"]}
+        return item | {sensor: self.read_array(row, sensor) for sensor in self.card.sensors}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The path and the name only: each process opens the files for itself."""
+        return {"dataset": self.dataset, "split": self.split}
+
+    def read_array(
+        self, row: dict[str, Any], sensor: Sensor
+    ) -> Shaped[np.ndarray, "band height width"]:
+        """One sensor's stored array of a manifest row, by one positional read.
+
+        Raises:
+            PrepError: the shard is missing or ends before the array does.
+        """
+        layout, side = self.card.sensors[sensor], self.card.patch.size_px
+        shape = (len(layout.bands), side, side)
+        dtype = np.dtype(layout.dtype)
+        size = dtype.itemsize * shape[0] * side * side
+        path = self.dataset / row["shard"]
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise PrepError(f"{path}: {error.strerror}; run verify") from error
+        try:
+            content = os.pread(descriptor, size, row[f"offset_{sensor}"])
+        finally:
+            os.close(descriptor)
+        if len(content) != size:
+            raise PrepError(f"{path} ends inside the {sensor} array of {row['key']}; run verify")
+        return np.frombuffer(content, dtype).reshape(shape).copy()
+
+
+def open_dataset(path: str | Path, split: str) -> SplitSamples:
+    """The samples of one split of a finished dataset.
+
+    Raises:
+        PrepError: the folder is no finished dataset, or has no such split.
+    """
+    samples = SplitSamples(Path(path), split)
+    if split not in samples.card.splits:
+        known = ", ".join(samples.card.splits)
+        raise PrepError(f"{path} has no split {split!r}; it has {known}")
+    return samples

@@ -1,0 +1,122 @@
+"""Physical values to stored ones, by a linear map per band that the card can undo."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+
+from bigearth_prep.bands import Band
+from bigearth_prep.card import BandParameters, Scheme
+from bigearth_prep.errors import PrepError
+from bigearth_prep.statistics import BandStatistics
+
+STRETCH_STDS = 2.0
+"""`paper` maps mean - 2 std ... mean + 2 std onto 0 ... 255."""
+
+STRETCH_PERCENTILES = ("1", "99")
+"""`percentile` maps these percentiles onto the lowest and highest code."""
+
+QUANTILE_CLIP = (1.0, 99.0)
+"""`paper` first clips each radar band of a patch to these percentiles of itself."""
+
+DTYPES: Mapping[Scheme, tuple[str, ...]] = {
+    "paper": ("uint8",),
+    "zscore": ("float32", "float16"),
+    "percentile": ("uint8", "uint16"),
+    "none": ("native",),
+}
+"""What each scheme can be stored as; the first is the default."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BandEncoding:
+    """The linear map of one band: `stored = (physical - offset) / span * codes`."""
+
+    offset: float
+    """Physical value stored as 0."""
+
+    span: float
+    """Physical range that `codes` steps cover."""
+
+    codes: int
+    dtype: str
+    truncates: bool = False
+    """Fractions are cut off, as published, instead of rounded."""
+
+    @property
+    def scale(self) -> float:
+        """Physical units per stored unit."""
+        return self.span / self.codes
+
+
+def encoding_of(band: Band, scheme: Scheme, dtype: str, parameters: BandParameters) -> BandEncoding:
+    """How this band is stored under a scheme.
+
+    Raises:
+        PrepError: the scheme cannot be stored as this dtype.
+    """
+    if dtype not in DTYPES[scheme]:
+        raise PrepError(f"--normalize {scheme} is stored as {' or '.join(DTYPES[scheme])}: {dtype}")
+    if scheme == "none":
+        dtype = native_dtype(band)
+    return BandEncoding(
+        offset=parameters.lower,
+        span=parameters.upper - parameters.lower,
+        codes=np.iinfo(dtype).max if scheme in {"paper", "percentile"} else 1,
+        dtype=dtype,
+        truncates=scheme == "paper",
+    )
+
+
+def native_dtype(band: Band) -> str:
+    """The dtype in which the archive stores the band."""
+    return "uint16" if band.sensor == "s2" else "float32"
+
+
+def parameters_of(scheme: Scheme, statistics: BandStatistics) -> BandParameters:
+    """What the card records of one band's normalization.
+
+    Raises:
+        PrepError: `percentile` is asked of statistics that hold no percentiles.
+    """
+    mean, std = statistics.mean, statistics.std
+    if scheme == "paper":
+        lower, upper = mean - STRETCH_STDS * std, mean + STRETCH_STDS * std
+    elif scheme == "percentile":
+        if statistics.percentiles is None:
+            raise PrepError(
+                "--normalize percentile needs percentiles, and published tables hold none; "
+                "add --stats compute, or --stats FILE as made by bigearth-prep stats"
+            )
+        lower, upper = (statistics.percentiles[share] for share in STRETCH_PERCENTILES)
+    else:
+        lower, upper = (mean, mean + std) if scheme == "zscore" else (0.0, 1.0)
+    if not upper > lower:
+        raise PrepError(f"statistics leave no value range ({lower:g} to {upper:g}); recompute them")
+    return BandParameters(mean=mean, std=std, lower=lower, upper=upper)
+
+
+def encode(
+    physical: Shaped[np.ndarray, "height width"], encoding: BandEncoding
+) -> Shaped[np.ndarray, "height width"]:
+    """Stored values of one band: scaled, then clipped and rounded where codes are integers."""
+    dtype = np.dtype(encoding.dtype)
+    if physical.dtype == dtype and (encoding.scale, encoding.offset) == (1.0, 0.0):
+        return physical
+    scaled = (physical.astype(np.float64) - encoding.offset) / encoding.span * encoding.codes
+    if dtype.kind != "u":
+        return scaled.astype(dtype)
+    clipped = np.clip(scaled, 0, np.iinfo(dtype).max)
+    return (clipped if encoding.truncates else np.rint(clipped)).astype(dtype)
+
+
+def clip_to_quantiles(
+    backscatter_db: Float32[np.ndarray, "height width"],
+) -> Float32[np.ndarray, "height width"]:
+    """The band clipped to its own 1st and 99th percentile, as DINO-MM's loader did."""
+    lower, upper = np.percentile(backscatter_db, QUANTILE_CLIP)
+    clipped: Float32[np.ndarray, "height width"] = np.clip(
+        backscatter_db, np.float32(lower), np.float32(upper)
+    )
+    return clipped

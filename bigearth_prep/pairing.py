@@ -1,0 +1,306 @@
+"""Pairs: which patches belong together, with labels, split and flags, and which are left out."""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bigearth_prep.archive import ArchiveFolder
+from bigearth_prep.errors import PrepError
+from bigearth_prep.manifest import REJECTED_SCHEMA
+from bigearth_prep.patch import PatchError, RejectReason
+from bigearth_prep.raster import read_patch_json
+from bigearth_prep.shard_plan import split_by_location
+from bigearth_prep.tables import read_mapping, read_metadata, read_names, read_split_files
+
+log = logging.getLogger(__name__)
+
+PAIRS_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("s1_name", pa.string()),
+        ("s2_folder", pa.string()),
+        ("s1_folder", pa.string()),
+        ("split", pa.string()),
+        ("labels", pa.list_(pa.field("element", pa.string()))),
+        ("country", pa.string()),
+        ("contains_seasonal_snow", pa.bool_()),
+        ("contains_cloud_or_shadow", pa.bool_()),
+    ]
+)
+"""One row per pair to be read; folders relative to the archive roots, null where not known."""
+
+_LOCATION = re.compile(r"_([0-9]{2}[A-Z]{3}_[0-9]+_[0-9]+)$")
+_JSON_THREADS = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableConfig:
+    """The tables that pair, label, split and filter the archive's patches."""
+
+    metadata: tuple[Path, ...] = ()
+    """v2 parquets."""
+
+    mapping: tuple[Path, ...] = ()
+    """v1 pairs; without it, pairs come from the Sentinel-1 JSON files."""
+
+    splits: tuple[tuple[str, Path], ...] = ()
+    """Split name and list of Sentinel-2 names; overrides the metadata's own split."""
+
+    exclude: tuple[Path, ...] = ()
+    """Lists of Sentinel-2 names to leave out; the file name tells snow and cloud lists apart."""
+
+    split_ratio: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    """Shares of train, validation and test where no official split is given."""
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.split_ratio) < 0 or sum(self.split_ratio) <= 0:
+            raise ValueError(f"split ratio must be shares of a whole, got {self.split_ratio}")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that is read."""
+        return (*self.metadata, *self.mapping, *(path for _, path in self.splits), *self.exclude)
+
+
+@dataclass(frozen=True, slots=True)
+class PairTable:
+    """What is to be read, and what is already known to be left out."""
+
+    pairs: pa.Table
+    """`PAIRS_SCHEMA`, sorted by key."""
+
+    rejected: pa.Table
+    """`REJECTED_SCHEMA`."""
+
+
+def pair_patches(s2: ArchiveFolder, s1: ArchiveFolder, tables: TableConfig) -> PairTable:
+    """Every patch of the archive and every row of the tables: in a pair, or rejected.
+
+    Raises:
+        PrepError: a table is unreadable, or names a patch twice.
+    """
+    named = _named_pairs(s2, s1, tables)
+    for column in ("key", "s1_name"):
+        _refuse_repeated(named.column(column))
+    tabled = bool(tables.metadata or tables.mapping)
+    found, rejected = _find_in_archive(named, s2, s1, tabled=tabled)
+    for select in (_drop_excluded, _drop_unlabelled, _assign_splits):
+        found, dropped = select(found, tables)
+        rejected += dropped
+    pairs = found.select(PAIRS_SCHEMA.names).cast(PAIRS_SCHEMA).sort_by("key")
+    return PairTable(pairs, pa.concat_tables([REJECTED_SCHEMA.empty_table(), *rejected]))
+
+
+def _named_pairs(s2: ArchiveFolder, s1: ArchiveFolder, tables: TableConfig) -> pa.Table:
+    """Pairs as the tables or the JSON files name them, `key` being the name in the archive."""
+    if tables.metadata:
+        table = read_metadata(tables.metadata)
+        key = "s2v1_name" if s2.layout == "v1" else "patch_id"
+        return table.append_column("key", table.column(key))
+    if tables.mapping:
+        return _with_unknowns(read_mapping(tables.mapping))
+    if s1.layout == "v1":
+        return _with_unknowns(_pairs_from_json(s1))
+    if s2.patches or s1.patches:
+        log.warning("no --metadata table: nothing says which v2 patches belong together")
+    return _with_unknowns(pa.table({"key": [], "s1_name": []}))
+
+
+def _with_unknowns(named: pa.Table) -> pa.Table:
+    """Columns that only the v2 tables know, as nulls."""
+    strings = pa.nulls(len(named), pa.string())
+    flags = pa.nulls(len(named), pa.bool_())
+    return pa.table(
+        {
+            "key": named.column("key").cast(pa.string()),
+            "s1_name": named.column("s1_name").cast(pa.string()),
+            "s2v1_name": strings,
+            "labels": pa.nulls(len(named), pa.list_(pa.string())),
+            "split": strings,
+            "country": strings,
+            "contains_seasonal_snow": flags,
+            "contains_cloud_or_shadow": flags,
+        }
+    )
+
+
+def _pairs_from_json(s1: ArchiveFolder) -> pa.Table:
+    """Pairs from `corresponding_s2_patch` of every Sentinel-1 patch that has one."""
+    log.info(
+        "pairing through %s Sentinel-1 JSON files; --mapping is faster", f"{len(s1.patches):,}"
+    )
+    names = sorted(s1.patches)
+    with ThreadPoolExecutor(_JSON_THREADS) as pool:
+        partners = list(pool.map(lambda name: _partner_of(s1.root / s1.patches[name]), names))
+    pairs = [(key, name) for name, key in zip(names, partners, strict=True) if key is not None]
+    return pa.table({"key": [key for key, _ in pairs], "s1_name": [name for _, name in pairs]})
+
+
+def _partner_of(folder: Path) -> str | None:
+    try:
+        partner = read_patch_json(folder).get("corresponding_s2_patch")
+    except PatchError:
+        return None
+    return partner if isinstance(partner, str) else None
+
+
+def _refuse_repeated(names: pa.ChunkedArray) -> None:
+    counts = pc.value_counts(names)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(repeated):
+        name = repeated[0]["values"].as_py()
+        raise PrepError(f"{len(repeated)} patches are named by two pairs, {name} for one")
+
+
+def _find_in_archive(
+    named: pa.Table, s2: ArchiveFolder, s1: ArchiveFolder, *, tabled: bool
+) -> tuple[pa.Table, list[pa.Table]]:
+    in_s2, s2_folders, s2_unnamed = _look_up(named.column("key"), s2.patches)
+    in_s1, s1_folders, s1_unnamed = _look_up(named.column("s1_name"), s1.patches)
+    found = named.append_column("s2_folder", s2_folders).append_column("s1_folder", s1_folders)
+    unnamed = RejectReason.NOT_IN_METADATA if tabled else RejectReason.MISSING_PARTNER
+    why = "the tables do not name it" if tabled else "nothing names its partner"
+    partner, pair = RejectReason.MISSING_PARTNER, RejectReason.MISSING_PAIR
+    return found.filter(pa.array(in_s2 & in_s1)), [
+        _rejected_rows(found, in_s2 & ~in_s1, partner, "the Sentinel-1 patch is not there"),
+        _rejected_rows(found, ~in_s2 & in_s1, partner, "the Sentinel-2 patch is not there"),
+        _rejected_rows(found, ~in_s2 & ~in_s1, pair, "neither patch is there"),
+        _rejected(unnamed, why, keys=s2_unnamed),
+        _rejected(unnamed, why, s1_names=s1_unnamed),
+    ]
+
+
+def _look_up(
+    names: pa.ChunkedArray, patches: Mapping[str, str]
+) -> tuple[np.ndarray, pa.Array, list[str]]:
+    """Which names are in the archive, their folders, and the archive's patches not named."""
+    held = pa.array(list(patches), pa.string())
+    folders = pa.array(list(patches.values()), pa.string())
+    index = pc.index_in(names.combine_chunks(), value_set=held)
+    named = pc.is_in(held, value_set=names.combine_chunks())
+    present = pc.is_valid(index).to_numpy(zero_copy_only=False)
+    return present, folders.take(index), sorted(held.filter(pc.invert(named)).to_pylist())
+
+
+def _drop_excluded(pairs: pa.Table, tables: TableConfig) -> tuple[pa.Table, list[pa.Table]]:
+    rejected = []
+    for path in tables.exclude:
+        names = pa.array(read_names(path), pa.string())
+        hit = pc.or_(
+            pc.is_in(pairs.column("key"), value_set=names),
+            pc.fill_null(pc.is_in(pairs.column("s2v1_name"), value_set=names), False),  # noqa: FBT003
+        )
+        log.info(
+            "%s: %s of its %s patches are here",
+            path,
+            f"{pc.sum(hit).as_py() or 0:,}",
+            f"{len(names):,}",
+        )
+        mask = hit.to_numpy()
+        rejected.append(_rejected_rows(pairs, mask, _list_reason(path), f"listed in {path.name}"))
+        pairs = _flag_absent(pairs.filter(pc.invert(hit)), _list_reason(path))
+    return pairs, rejected
+
+
+def _list_reason(path: Path) -> RejectReason:
+    name = path.name.lower()
+    by_word = {
+        "snow": RejectReason.SNOW,
+        "cloud": RejectReason.CLOUD,
+        "no_19": RejectReason.NO_LABEL,
+    }
+    return next((by_word[word] for word in by_word if word in name), RejectReason.EXCLUDED)
+
+
+def _flag_absent(pairs: pa.Table, reason: RejectReason) -> pa.Table:
+    """What a snow or cloud list leaves is known to be free of it."""
+    column = {
+        RejectReason.SNOW: "contains_seasonal_snow",
+        RejectReason.CLOUD: "contains_cloud_or_shadow",
+    }.get(reason)
+    if column is None:
+        return pairs
+    index = pairs.column_names.index(column)
+    return pairs.set_column(index, column, pc.fill_null(pairs.column(column), False))  # noqa: FBT003
+
+
+def _drop_unlabelled(pairs: pa.Table, _: TableConfig) -> tuple[pa.Table, list[pa.Table]]:
+    """Pairs whose known labels all vanish in the reduction; unknown labels are read later."""
+    lengths = pc.list_value_length(pairs.column("labels"))
+    empty = pc.fill_null(pc.equal(lengths, 0), False)  # noqa: FBT003
+    why = "no label is among the 19 classes"
+    dropped = _rejected_rows(pairs, empty.to_numpy(), RejectReason.NO_LABEL, why)
+    return pairs.filter(pc.invert(empty)), [dropped]
+
+
+def _assign_splits(pairs: pa.Table, tables: TableConfig) -> tuple[pa.Table, list[pa.Table]]:
+    index = pairs.column_names.index("split")
+    if tables.splits:
+        split_of = read_split_files(tables.splits)
+        keys = pairs.column("key").to_pylist()
+        v1_names = pairs.column("s2v1_name").to_pylist()
+        splits: Sequence[str | None] = [
+            split_of.get(key) or (split_of.get(v1_name) if v1_name else None)
+            for key, v1_name in zip(keys, v1_names, strict=True)
+        ]
+    elif tables.metadata:
+        splits = pairs.column("split").to_pylist()
+    else:
+        locations = [_location_of(name) for name in pairs.column("s1_name").to_pylist()]
+        splits = split_by_location(locations, tables.split_ratio, tables.seed)
+        log.info("split by location, seed %d: %s", tables.seed, dict(Counter(splits)))
+    pairs = pairs.set_column(index, "split", pa.array(splits, pa.string()))
+    listed = pc.is_valid(pairs.column("split"))
+    unlisted = pc.invert(listed).to_numpy()
+    why = "no split lists it"
+    dropped = _rejected_rows(pairs, unlisted, RejectReason.NOT_IN_SPLIT, why)
+    return pairs.filter(listed), [dropped]
+
+
+def _location_of(s1_name: str) -> str:
+    """Tile, column and row: a place on the ground, from the name form all S1 patches share."""
+    match = _LOCATION.search(s1_name)
+    if match is None:
+        raise PrepError(
+            f"{s1_name} does not end in tile, column and row, so its place is not known; "
+            "give the splits with --split NAME=FILE"
+        )
+    return match.group(1)
+
+
+def _rejected_rows(
+    pairs: pa.Table, mask: np.ndarray, reason: RejectReason, detail: str
+) -> pa.Table:
+    rows = pairs.select(["key", "s1_name"]).filter(pa.array(mask))
+    return _rejected(reason, detail, keys=_texts(rows, "key"), s1_names=_texts(rows, "s1_name"))
+
+
+def _texts(rows: pa.Table, column: str) -> list[str]:
+    texts: list[str] = rows.column(column).to_pylist()
+    return texts
+
+
+def _rejected(
+    reason: RejectReason,
+    detail: str,
+    *,
+    keys: Sequence[str] = (),
+    s1_names: Sequence[str] = (),
+) -> pa.Table:
+    count = max(len(keys), len(s1_names))
+    columns = [
+        pa.array(names, pa.string()) if len(names) else pa.nulls(count, pa.string())
+        for names in (keys, s1_names)
+    ]
+    texts = [pa.array([text] * count, pa.string()) for text in (str(reason), detail)]
+    return pa.table([*columns, pa.nulls(count, pa.string()), *texts], schema=REJECTED_SCHEMA)

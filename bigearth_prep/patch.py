@@ -1,0 +1,96 @@
+"""A patch on its way through preparation: its rasters, and why it may be left out."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from jaxtyping import Shaped
+
+from bigearth_prep.errors import PrepError
+
+
+class RejectReason(StrEnum):
+    """Why a pair is in `rejected.parquet` and not in a shard."""
+
+    MISSING_PAIR = "missing pair"
+    """A table names the pair; neither patch is in the archive."""
+
+    MISSING_PARTNER = "missing partner"
+    """One patch of the pair is in the archive, the other is not, or no table names it."""
+
+    NOT_IN_METADATA = "not in metadata"
+    """The archive holds the patch, the tables given do not name it."""
+
+    NOT_IN_SPLIT = "filtered (not in a split)"
+    """Split files were given, and none of them lists the pair."""
+
+    SNOW = "filtered (snow)"
+    CLOUD = "filtered (cloud)"
+    EXCLUDED = "filtered (excluded)"
+    NO_LABEL = "filtered (no label)"
+    MISSING_BAND = "missing band"
+    MISSING_METADATA = "missing metadata"
+    """A v1 patch has no readable `_labels_metadata.json`."""
+
+    UNREADABLE_FILE = "unreadable file"
+    WRONG_SIZE = "wrong size"
+    GRIDS_DIFFER = "grids differ"
+    NON_FINITE = "non-finite values"
+    NODATA = "nodata pixels"
+
+
+class PatchError(PrepError):
+    """One pair cannot become a sample; `reason` is its row in `rejected.parquet`."""
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type["PatchError"], tuple[RejectReason, str]]:
+        """Both parts, so that the error survives the way back from a worker process."""
+        return PatchError, (self.reason, self.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Where the pixels of a raster lie: projection, upper left corner and pitch."""
+
+    epsg: int
+    ulx: float
+    """Easting of the upper left corner, in metres."""
+
+    uly: float
+    """Northing of the upper left corner, in metres."""
+
+    pitch_x_m: float
+    pitch_y_m: float
+    """Pixel pitch eastwards and southwards, in metres; both positive."""
+
+    width: int
+    height: int
+
+    @property
+    def footprint(self) -> tuple[int, float, float, float, float]:
+        """EPSG code, west, north, east and south edge: equal for all bands of a pair."""
+        east = self.ulx + self.width * self.pitch_x_m
+        south = self.uly - self.height * self.pitch_y_m
+        return (self.epsg, self.ulx, self.uly, east, south)
+
+    def __str__(self) -> str:
+        return (
+            f"EPSG:{self.epsg} from ({self.ulx:g}, {self.uly:g}), "
+            f"{self.width} x {self.height} px of {self.pitch_x_m:g} x {self.pitch_y_m:g} m"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """One band as the archive holds it."""
+
+    pixels: Shaped[np.ndarray, "height width"]
+    """uint16 reflectance x 10^4 (Sentinel-2) or float32 backscatter in dB (Sentinel-1)."""
+
+    grid: Grid
+    nodata: float | None
+    """The file's nodata tag, if it has one."""

@@ -1,0 +1,109 @@
+"""A contact sheet of a dataset: what a person would look at before training on it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+
+from bigearth_prep.card import DatasetCard, SensorCard, read_card
+from bigearth_prep.dataset import SplitSamples, open_dataset
+from bigearth_prep.errors import PrepError
+from bigearth_prep.whole_file import whole_file
+
+_DISPLAY_PERCENTILES = (2.0, 98.0)
+_TRUE_COLOUR = ("B04", "B03", "B02")
+_FALSE_COLOUR = ("B08", "B04", "B03")
+_RADAR = ("VV", "VH")
+
+Rgb = Float32[np.ndarray, "height width 3"]
+
+
+def write_contact_sheet(dataset: Path, out: Path, *, patches: int = 12) -> None:
+    """Write a PNG with the same patches in true colour, false colour and radar, and their labels.
+
+    Patches are spread evenly over the largest split. Values are undone to physical ones by the
+    card, and stretched to the 2nd and 98th percentile of the shown patches together, so that
+    bright and dark patches stay comparable.
+
+    Raises:
+        PrepError: the dataset holds none of the bands to show.
+    """
+    samples = _largest_split(dataset)
+    count = min(patches, len(samples))
+    chosen = [samples[len(samples) * number // count] for number in range(count)]
+    views = _views(samples.card)
+    if not views:
+        raise PrepError(f"{dataset} has no bands for a picture: {', '.join(samples.card.channels)}")
+    columns = {title: _compose(samples.card, chosen, bands) for title, bands in views.items()}
+    labels = [_labels_of(samples.card, item) for item in chosen]
+    _draw(columns, [item["key"] for item in chosen], labels, out)
+
+
+def _largest_split(dataset: Path) -> SplitSamples:
+    splits = read_card(dataset).splits
+    return open_dataset(dataset, max(splits, key=lambda name: splits[name].samples))
+
+
+def _views(card: DatasetCard) -> dict[str, tuple[str, ...]]:
+    wanted = {
+        "true colour (B04, B03, B02)": _TRUE_COLOUR,
+        "near infrared (B08, B04, B03)": _FALSE_COLOUR,
+        "radar (VV, VH, VV - VH)": _RADAR,
+    }
+    return {title: bands for title, bands in wanted.items() if set(bands) <= set(card.channels)}
+
+
+def _compose(card: DatasetCard, items: list[dict[str, Any]], bands: tuple[str, ...]) -> list[Rgb]:
+    """One RGB picture per item, all stretched alike."""
+    stacks = []
+    for item in items:
+        planes = [_physical(card, item, band) for band in bands]
+        if bands == _RADAR:
+            planes.append(planes[0] - planes[1])
+        stacks.append(np.stack(planes, axis=-1))
+    everything = np.stack(stacks).reshape(-1, 3)
+    lower, upper = np.percentile(everything, _DISPLAY_PERCENTILES, axis=0)
+    span = np.maximum(upper - lower, 1e-6)
+    return [np.clip((stack - lower) / span, 0, 1).astype(np.float32) for stack in stacks]
+
+
+def _physical(
+    card: DatasetCard, item: dict[str, Any], band: str
+) -> Shaped[np.ndarray, "height width"]:
+    sensor = next(name for name, layout in card.sensors.items() if band in layout.bands)
+    layout: SensorCard = card.sensors[sensor]
+    index = layout.bands.index(band)
+    stored = item[sensor][index].astype(np.float64)
+    return np.asarray(stored * layout.scale[index] + layout.offset[index])
+
+
+def _labels_of(card: DatasetCard, item: dict[str, Any]) -> list[str]:
+    return [card.labels.classes[index] for index in np.flatnonzero(item["labels"])]
+
+
+def _draw(
+    columns: dict[str, list[Rgb]], keys: list[str], labels: list[list[str]], out: Path
+) -> None:
+    from matplotlib.figure import Figure
+
+    count, width = len(keys), len(columns) + 1
+    figure = Figure(figsize=(2.6 * width, 2.35 * count), layout="constrained")
+    axes = figure.subplots(count, width, squeeze=False)
+    for row in range(count):
+        for column, (title, pictures) in enumerate(columns.items()):
+            axis = axes[row, column]
+            axis.imshow(pictures[row], interpolation="nearest")
+            axis.set_axis_off()
+            if row == 0:
+                axis.set_title(title, fontsize=9)
+        text = axes[row, width - 1]
+        text.set_axis_off()
+        names = "\n".join(f"\N{BULLET} {_shorten(name)}" for name in labels[row])
+        text.text(0, 1, f"{keys[row]}\n\n{names}", va="top", fontsize=6.5, transform=text.transAxes)
+    with whole_file(out) as partial:
+        figure.savefig(partial, format="png", dpi=110)
+
+
+def _shorten(name: str, length: int = 44) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,67 @@
+"""Which pair goes into which shard: a function of the keys and the seed alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+from jaxtyping import Int64, UInt64
+
+from bigearth_prep.card import SPLITS
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSpec:
+    """One shard to be written: its place in the dataset, and its pairs in stored order."""
+
+    split: str
+    number: int
+    rows: Int64[np.ndarray, " pair"]
+    """Row numbers in the table of pairs."""
+
+    @property
+    def name(self) -> str:
+        """Path of the tar relative to the dataset folder."""
+        return f"{self.split}/shard-{self.number:06d}.tar"
+
+
+def keyed_hashes(keys: Sequence[str], seed: int) -> UInt64[np.ndarray, " key"]:
+    """A 64-bit number per key that depends on the key and the seed only (xxh3)."""
+    return np.fromiter(
+        (xxhash.xxh3_64_intdigest(key.encode(), seed) for key in keys),
+        dtype=np.uint64,
+        count=len(keys),
+    )
+
+
+def plan_shards(
+    keys: Sequence[str], splits: Sequence[str], *, pairs_per_shard: int, seed: int
+) -> list[ShardSpec]:
+    """Shards of every split, pairs shuffled by a seeded order that the input order cannot change.
+
+    Pairs are sorted by a keyed hash, so that adding or losing one pair leaves the order of all
+    others as it was. All shards of a split hold `pairs_per_shard` pairs, the last one the rest.
+    """
+    order = np.lexsort((np.asarray(keys, dtype=np.str_), keyed_hashes(keys, seed)))
+    split_of = np.asarray(splits, dtype=np.str_)[order]
+    specs = []
+    for split in SPLITS:
+        rows = order[split_of == split].astype(np.int64)
+        starts = range(0, len(rows), pairs_per_shard)
+        specs += [
+            ShardSpec(split, number, rows[start : start + pairs_per_shard])
+            for number, start in enumerate(starts)
+        ]
+    return specs
+
+
+def split_by_location(
+    locations: Sequence[str], ratio: tuple[float, float, float], seed: int
+) -> list[str]:
+    """A split per pair; pairs of one location always share it.
+
+    Each location falls on a seeded point of the unit interval, which the ratio cuts in three.
+    """
+    points = keyed_hashes(locations, seed).astype(np.float64) / 2.0**64
+    cuts = np.cumsum(ratio)[:2] / sum(ratio)
+    return [SPLITS[index] for index in np.searchsorted(cuts, points, side="right")]

@@ -1,0 +1,1 @@
+"""Ways to store samples on disk."""

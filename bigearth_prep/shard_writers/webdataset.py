@@ -1,0 +1,130 @@
+"""Samples to one uncompressed USTAR tar, hashed and indexed on the way."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import xxhash
+from jaxtyping import Shaped
+
+from bigearth_prep.bands import Sensor
+from bigearth_prep.whole_file import whole_file
+
+_BLOCK = 512
+_BUFFER_BYTES = 1 << 20
+_END = bytes(2 * _BLOCK)
+_JSON_BLOCKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSample:
+    """Where one sample landed in its shard."""
+
+    index: int
+    offsets: dict[Sensor, int]
+    """Byte in the tar where the sensor's array data begin."""
+
+    xxh3_64: int
+    """Of the arrays' bytes, in the order given."""
+
+
+class ShardStream:
+    """Adds samples to an open tar, hashing every byte as it goes by."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._hash = xxhash.xxh3_128()
+        self._samples = 0
+        self._position = 0
+
+    @property
+    def samples(self) -> int:
+        """Samples written so far."""
+        return self._samples
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes written so far."""
+        return self._position
+
+    @property
+    def xxh3_128(self) -> str:
+        """Checksum of all bytes so far, as 32 hexadecimal digits."""
+        return self._hash.hexdigest()
+
+    def add(
+        self,
+        key: str,
+        arrays: Mapping[Sensor, Shaped[np.ndarray, "band height width"]],
+        fields: Mapping[str, Any],
+    ) -> StoredSample:
+        """Append `<key>.s2.npy`, `<key>.s1.npy` and `<key>.json`, and say where they lie."""
+        offsets: dict[Sensor, int] = {}
+        content = xxhash.xxh3_64()
+        for sensor, array in arrays.items():
+            pixels = np.ascontiguousarray(array)
+            head = npy_header(pixels)
+            start = self._member(
+                f"{key}.{sensor}.npy", head, pixels.reshape(-1).view(np.uint8).data
+            )
+            offsets[sensor] = start + len(head)
+            content.update(pixels.data)
+        text = json.dumps(fields, ensure_ascii=False, sort_keys=True).encode()
+        self._member(f"{key}.json", b"", text)
+        self._samples += 1
+        return StoredSample(self._samples - 1, offsets, content.intdigest())
+
+    def end(self) -> None:
+        """Write the tar's end marker."""
+        self._write(_END)
+
+    def _member(self, name: str, head: bytes, body: bytes | memoryview) -> int:
+        """Write one file into the tar; returns the byte where its content begins."""
+        size = len(head) + len(body)
+        self._write(_tar_header(name, size))
+        start = self._position
+        self._write(head)
+        self._write(body)
+        self._write(bytes(-size % _BLOCK))
+        return start
+
+    def _write(self, content: bytes | memoryview) -> None:
+        self._stream.write(content)
+        self._hash.update(content)
+        self._position += len(content)
+
+
+@contextmanager
+def open_shard(path: Path) -> Iterator[ShardStream]:
+    """A stream to add samples to; the shard appears at `path` when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial, partial.open("wb", buffering=_BUFFER_BYTES) as stream:
+        shard = ShardStream(stream)
+        yield shard
+        shard.end()
+
+
+def _tar_header(name: str, size: int) -> bytes:
+    """A USTAR header without clock, user or host."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member.tobuf(tarfile.USTAR_FORMAT)
+
+
+def npy_header(array: Shaped[np.ndarray, "..."]) -> bytes:
+    """The bytes that precede the array's data in an `.npy` file of format 1.0."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    return header.getvalue()
+
+
+def sample_bytes(arrays: Mapping[Sensor, Shaped[np.ndarray, "band height width"]]) -> int:
+    """Room that one sample of such arrays takes in a tar, its JSON estimated."""
+    sizes = [len(npy_header(array)) + array.nbytes for array in arrays.values()]
+    return sum(_BLOCK + size + -size % _BLOCK for size in sizes) + _JSON_BLOCKS * _BLOCK

@@ -1,0 +1,195 @@
+"""What both command lines share: exit codes, configuration files, logs and progress.
+
+Exit codes: 0 done, 1 the data or the run is at fault, 2 the command line is, 130 interrupted.
+Standard output carries results only; logs and progress go to standard error.
+"""
+
+import difflib
+import json
+import logging
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+_LINE_EVERY_S = 10.0
+
+_OWN_PACKAGES = ("bigearth_prep", "dinomm_train")
+
+Command = Callable[..., Any]
+
+
+def run_group(group: click.Group, errors: tuple[type[Exception], ...]) -> None:
+    """Run a command group and end the process with the project's exit codes.
+
+    Exceptions of the types in `errors` become one message without a traceback, unless `-vv`.
+    """
+    try:
+        code = group.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        _end("interrupted; run the same command again to go on", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _end("interrupted; run the same command again to go on", 130)
+    except errors as error:
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            logging.getLogger(__name__).debug("traceback", exc_info=True)
+        _end(f"error: {error}", 1)
+    except OSError as error:
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            logging.getLogger(__name__).debug("traceback", exc_info=True)
+        _end(f"error: {describe_os_error(error)}", 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+def describe_os_error(error: OSError) -> str:
+    """One line that names the file, what the system said, and what to do."""
+    what = error.strerror or str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{what}; check that the path exists, is writable and has space, then run again"
+
+
+def set_verbosity(count: int) -> None:
+    """Log this project to standard error: progress by default, details with -v.
+
+    With -vv every library's log and the tracebacks of errors follow.
+    """
+    style = "%(message)s" if count == 0 else "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    handler = logging.StreamHandler(sys.stderr)
+    if count < 2:
+        handler.addFilter(lambda record: record.name.startswith(_OWN_PACKAGES))
+    level = logging.INFO if count < 2 else logging.DEBUG
+    logging.basicConfig(level=level, format=style, handlers=[handler], force=True)
+
+
+def config_option() -> Callable[[Command], Command]:
+    """A `--config FILE.toml` option: its keys are option names, and the command line wins.
+
+    Unknown keys are refused with the nearest known one.
+    """
+
+    def load(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+        if path is not None:
+            ctx.default_map = {**(ctx.default_map or {}), **_defaults_from(ctx, path)}
+        return path
+
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=load,
+        help="TOML file with any of these options (dashes or underscores); flags win over it.",
+    )
+
+
+def _defaults_from(ctx: click.Context, path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise click.UsageError(f"{path} is not valid TOML: {error}") from error
+    known = {
+        option.lstrip("-").replace("-", "_"): parameter.name
+        for parameter in ctx.command.params
+        for option in parameter.opts
+    }
+    defaults = {}
+    for key, value in table.items():
+        name = known.get(key.replace("-", "_"))
+        if name is None:
+            nearest = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise click.UsageError(f"{path}: unknown key {key!r}{hint}")
+        defaults[name] = value
+    return defaults
+
+
+def print_json(result: object) -> None:
+    """Print a result for scripts."""
+    click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    """A function that adds to the count: a bar on a terminal, lines with rate and ETA in a log.
+
+    Args:
+        total: How many units there are.
+        what: The unit, in plural, for the label.
+    """
+    if sys.stderr.isatty():
+        with _rich_bar(total, what) as advance:
+            yield advance
+    else:
+        yield _line_printer(total, what)
+
+
+@contextmanager
+def _rich_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.1f}/s" if task.speed else "")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=total)
+
+        def advance(count: int) -> None:
+            progress.update(task, advance=count)
+
+        yield advance
+
+
+def _line_printer(total: int, what: str) -> Callable[[int], None]:
+    start = time.monotonic()
+    done, last = 0, start
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        now = time.monotonic()
+        if now - last < _LINE_EVERY_S and done < total:
+            return
+        last = now
+        rate = done / max(now - start, 1e-9)
+        left_s = (total - done) / rate if rate else float("inf")
+        click.echo(f"{what}: {done:,} of {total:,}, {rate:,.1f}/s, {left_s:,.0f} s left", err=True)
+
+    return advance
+
+
+def counts_line(counts: Iterable[tuple[str, int]]) -> str:
+    """Counts as `12 train, 3 test`, or `none`."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts) or "none"

@@ -1,0 +1,208 @@
+"""`bigearth-prep` as a user runs it: processes, exit codes, messages, signals, a full disk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.archive_fixture import make_archive, tree_bytes
+
+REAL = Path(__file__).parents[3] / "shared" / "real"
+
+
+def prep(*arguments: str | Path, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bigearth_prep.cli", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if check is not None:
+        assert result.returncode == check, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_archive(tmp_path_factory.mktemp("v2") / "archive", "v2", pairs=40)
+
+
+def build_arguments(archive: Path, out: Path) -> list[str | Path]:
+    tables: list[str | Path] = [
+        part for table in archive.glob("*.parquet") for part in ("--metadata", table)
+    ]
+    roots: list[str | Path] = [
+        "--s2",
+        archive / "BigEarthNet-S2",
+        "--s1",
+        archive / "BigEarthNet-S1",
+    ]
+    return ["build-shards", *roots, *tables, "--out", out, "--shard-mb", "1"]
+
+
+def test_help_starts_without_the_heavy_libraries() -> None:
+    heavy = "{'dask', 'rasterio', 'cv2', 'pyarrow'}"
+    script = f"import sys, bigearth_prep.cli; print(sorted({heavy} & set(sys.modules)))"
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+    for command in ("make-archive", "build-shards", "verify", "inspect", "stats"):
+        assert "Usage" in prep(command, "--help").stdout
+    assert prep("--version").stdout.startswith("bigearth-prep, version ")
+
+
+def test_one_worker_and_two_give_the_same_bytes(archive: Path, tmp_path: Path) -> None:
+    for workers in ("1", "2"):
+        result = prep(*build_arguments(archive, tmp_path / workers), "--workers", workers)
+        assert "Dask dashboard at http" in result.stderr
+        assert "pairs: 40 of 40" in result.stderr
+    assert tree_bytes(tmp_path / "1") == tree_bytes(tmp_path / "2")
+    assert "whole: 40 samples" in prep("verify", tmp_path / "1").stdout
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_build_killed_in_the_middle_goes_on_to_the_same_bytes(
+    archive: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    prep(*build_arguments(archive, tmp_path / "whole"), "--workers", "0")
+    command = [
+        sys.executable,
+        "-m",
+        "bigearth_prep.cli",
+        *map(str, build_arguments(archive, tmp_path / "out")),
+    ]
+    process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("*/*.tar")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(how)
+    assert process.wait(60) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    prep(*build_arguments(archive, tmp_path / "out"), "--workers", "0")
+    assert tree_bytes(tmp_path / "out") == tree_bytes(tmp_path / "whole")
+
+
+def test_a_full_disk_is_one_message_and_the_next_start_goes_on(
+    archive: Path, tmp_path: Path
+) -> None:
+    prep(*build_arguments(archive, tmp_path / "whole"), "--workers", "0")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root can mount a small disk")
+    try:
+        result = prep(*build_arguments(archive, disk / "out"), "--workers", "1", check=1)
+        last = result.stderr.strip().splitlines()[-1]
+        assert last.startswith("error: ")
+        assert "No space left on device" in last
+        assert "Traceback" not in result.stderr
+        assert not list(disk.glob("out/*/*.partial"))
+        subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+        prep(*build_arguments(archive, disk / "out"), "--workers", "1")
+        assert tree_bytes(disk / "out") == tree_bytes(tmp_path / "whole")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (["--s2", "/nowhere"], 1, "--s2 /nowhere does not exist"),
+        (["--out", "/proc/dataset"], 1, "/proc/dataset"),
+        (["--bands", "B02,B10"], 1, "unknown band B10"),
+        (["--normalize", "percentile", "--stats", "published"], 1, "--stats compute"),
+        (["--normalize", "paper", "--resampling", "nearest"], 2, "cubic"),
+        (["--dtype", "int7"], 2, "uint8"),
+        (["--normalize", "best"], 2, "'best' is not one of"),
+        (["--split", "train"], 2, "NAME=FILE"),
+        (["--split-ratio", "1,2"], 2, "three shares"),
+        (["--scheduler", "tcp://127.0.0.1:1", "--workers", "1"], 1, "does not answer"),
+    ],
+)
+def test_a_fault_is_one_message_and_the_right_exit_code(
+    archive: Path, tmp_path: Path, change: list[str], code: int, message: str
+) -> None:
+    arguments = build_arguments(archive, tmp_path / "out")
+    result = prep(*arguments, "--workers", "0", *change, check=code)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_options_may_stand_in_a_file_and_the_command_line_wins(
+    archive: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "build.toml"
+    config.write_text('normalize = "none"\nshard-mb = 3\nsize = "128"\nworkers = 0\n')
+    arguments = build_arguments(archive, tmp_path / "out")
+    result = prep(*arguments, "--config", config, "--size", "120", "--json")
+    assert json.loads(result.stdout)["rejected"] == {}
+    card = json.loads(prep("inspect", tmp_path / "out", "--json").stdout)
+    assert (card["normalization"]["scheme"], card["patch"]["size_px"]) == ("none", 120)
+    config.write_text('normalise = "none"\n')
+    result = prep(*arguments, "--config", config, check=2)
+    assert "unknown key 'normalise'; did you mean normalize?" in result.stderr
+
+
+def test_the_written_options_can_be_used_again(archive: Path, tmp_path: Path) -> None:
+    arguments = build_arguments(archive, tmp_path / "one")
+    prep(*arguments, "--workers", "0", "--normalize", "zscore")
+    again = build_arguments(archive, tmp_path / "two")[:-2]
+    prep(*again, "--workers", "0", "--config", tmp_path / "one" / "build.toml")
+    assert tree_bytes(tmp_path / "one") == tree_bytes(tmp_path / "two")
+
+
+def test_statistics_written_by_stats_build_what_computed_ones_build(
+    archive: Path, tmp_path: Path
+) -> None:
+    arguments = build_arguments(archive, tmp_path / "computed")
+    prep(*arguments, "--workers", "0", "--normalize", "percentile")
+    table = tmp_path / "statistics.json"
+    source = [part for part in arguments[1:] if part not in {"--shard-mb", "1"}]
+    source[source.index("--out") + 1] = table
+    prep("stats", *source, "--workers", "0")
+    arguments[arguments.index(tmp_path / "computed")] = tmp_path / "read"
+    prep(*arguments, "--workers", "0", "--normalize", "percentile", "--stats", table)
+    for split in ("train", "validation", "test"):
+        computed, read = (tree_bytes(tmp_path / name / split) for name in ("computed", "read"))
+        assert computed == read
+
+
+def test_inspect_prints_the_card_and_draws_a_contact_sheet(archive: Path, tmp_path: Path) -> None:
+    prep(*build_arguments(archive, tmp_path / "out"), "--workers", "0")
+    sheet = tmp_path / "sheet.png"
+    result = prep("inspect", tmp_path / "out", "--preview", sheet, "--patches", "3")
+    assert "B8A" in result.stdout
+    assert "validation" in result.stdout
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    assert "has no dataset.json" in prep("inspect", tmp_path, check=1).stderr
+
+
+def test_verify_exits_one_and_lists_what_is_off(archive: Path, tmp_path: Path) -> None:
+    prep(*build_arguments(archive, tmp_path / "out"), "--workers", "0")
+    next((tmp_path / "out" / "train").glob("*.tar")).unlink()
+    result = prep("verify", tmp_path / "out", check=1)
+    assert "is missing" in result.stdout
+    assert "1 problems" in result.stderr
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="real tables are not at hand")
+def test_a_dry_run_of_the_whole_official_table_reports_every_missing_pair(tmp_path: Path) -> None:
+    (tmp_path / "s1").mkdir()
+    (tmp_path / "s2").mkdir()
+    tables: list[str | Path] = [
+        part for path in (REAL / "metadata").glob("*.parquet") for part in ("--metadata", path)
+    ]
+    roots: list[str | Path] = [
+        "--s1",
+        tmp_path / "s1",
+        "--s2",
+        tmp_path / "s2",
+        "--out",
+        tmp_path / "out",
+    ]
+    result = prep("build-shards", *roots, *tables, "--dry-run", "--json", check=1)
+    assert json.loads(result.stdout)["rejected"] == {"missing pair": 549_488}
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,19 @@
+"""Archives that several integration tests read."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.archive_fixture import make_archive
+
+
+@pytest.fixture(scope="session")
+def v1_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen made-up v1 pairs; not to be changed."""
+    return make_archive(tmp_path_factory.mktemp("v1") / "archive", "v1")
+
+
+@pytest.fixture(scope="session")
+def v2_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen made-up v2 pairs; not to be changed."""
+    return make_archive(tmp_path_factory.mktemp("v2") / "archive", "v2")

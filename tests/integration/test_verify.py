@@ -1,0 +1,104 @@
+"""`verify` finds each kind of damage, and says which file and sample."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bigearth_prep.verify import verify_dataset
+from tests.archive_fixture import build
+
+
+def problems(dataset: Path) -> list[str]:
+    return verify_dataset(dataset, threads=1, advance=lambda _: None)
+
+
+def shards(dataset: Path) -> list[Path]:
+    return sorted(dataset.glob("*/*.tar"))
+
+
+def flip_a_bit(dataset: Path) -> None:
+    path = shards(dataset)[0]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def remove_a_shard(dataset: Path) -> None:
+    shards(dataset)[-1].unlink()
+
+
+def swap_two_shards(dataset: Path) -> None:
+    first, second = shards(dataset)[:2]
+    spare = dataset / "spare"
+    first.rename(spare)
+    second.rename(first)
+    spare.rename(second)
+
+
+def truncate_a_shard(dataset: Path) -> None:
+    path = shards(dataset)[0]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def add_a_strange_shard(dataset: Path) -> None:
+    (dataset / "train" / "shard-009999.tar").touch()
+
+
+def edit_manifest(change: Callable[[list[dict[str, object]]], None]) -> Callable[[Path], None]:
+    def edit(dataset: Path) -> None:
+        table = pq.read_table(dataset / "manifest.parquet")
+        rows = table.to_pylist()
+        change(rows)
+        pq.write_table(
+            pa.Table.from_pylist(rows, schema=table.schema), dataset / "manifest.parquet"
+        )
+
+    return edit
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a flipped bit": (flip_a_bit, "has xxh3_128"),
+    "a missing shard": (remove_a_shard, "is missing"),
+    "swapped shards": (swap_two_shards, "has xxh3_128"),
+    "a truncated shard": (truncate_a_shard, "the shard ends inside"),
+    "a shard nobody lists": (add_a_strange_shard, "is in no list"),
+    "a manifest row too many": (
+        edit_manifest(lambda rows: rows.append(dict(rows[-1]))),
+        "occur more than once",
+    ),
+    "a manifest row too few": (edit_manifest(lambda rows: rows.remove(rows[-1])), "manifest has"),
+    "a wrong offset": (
+        edit_manifest(lambda rows: rows[0].update(offset_s1=4096)),
+        "array of .* begins at offset_s1 = 4096",
+    ),
+    "a wrong sample checksum": (
+        edit_manifest(lambda rows: rows[0].update(xxh3_64=1)),
+        "do not match xxh3_64",
+    ),
+    "a label of another list": (
+        edit_manifest(lambda rows: rows[0].update(labels=["Peatbogs"])),
+        "not official classes",
+    ),
+    "labels out of order": (
+        edit_manifest(lambda rows: rows[0].update(labels=["Pastures", "Arable land"])),
+        "not in official order",
+    ),
+    "a row of another split": (
+        edit_manifest(lambda rows: rows[0].update(split="test")),
+        "manifest says split test",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_found_and_named(v2_archive: Path, tmp_path: Path, damage: str) -> None:
+    build(v2_archive, tmp_path / "out", shard_mb=0.7)
+    assert problems(tmp_path / "out") == []
+    inflict, message = DAMAGE[damage]
+    inflict(tmp_path / "out")
+    found = "\n".join(problems(tmp_path / "out"))
+    assert re.search(message, found), found

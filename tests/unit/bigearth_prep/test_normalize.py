@@ -1,0 +1,94 @@
+"""Encodings against the published formulas written out, and undone through the card's numbers."""
+
+import numpy as np
+import pytest
+
+from bigearth_prep.bands import ALL_BANDS, Band, select_bands
+from bigearth_prep.card import BandParameters
+from bigearth_prep.errors import PrepError
+from bigearth_prep.normalize import (
+    clip_to_quantiles,
+    encode,
+    encoding_of,
+    parameters_of,
+)
+from bigearth_prep.statistics import BandStatistics, published_statistics
+
+(B02, VV) = select_bands(["B02", "VV"])
+PUBLISHED = published_statistics("dino-mm").bands
+WITH_PERCENTILES = BandStatistics(mean=500.0, std=400.0, percentiles={"1": 40.0, "99": 2590.0})
+
+
+@pytest.mark.parametrize("band", ALL_BANDS, ids=lambda band: band.name)
+def test_the_published_form_is_the_two_sigma_stretch_cut_off_to_bytes(band: Band) -> None:
+    statistics = PUBLISHED[band.name]
+    rng = np.random.default_rng(0)
+    values = rng.normal(statistics.mean, 1.5 * statistics.std, (120, 120))
+    stored_type = np.uint16 if band.sensor == "s2" else np.float32
+    values = np.clip(values, 1 if band.sensor == "s2" else -60, 20000).astype(stored_type)
+    low = statistics.mean - 2 * statistics.std
+    high = statistics.mean + 2 * statistics.std
+    expected = np.zeros((120, 120), np.uint8)
+    for index, value in np.ndenumerate(values):
+        expected[index] = int(min(max((float(value) - low) / (high - low) * 255.0, 0.0), 255.0))
+    encoding = encoding_of(band, "paper", "uint8", parameters_of("paper", statistics))
+    assert np.array_equal(encode(values, encoding), expected)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "dtype", "tolerance"),
+    [
+        ("zscore", "float32", 1e-2),
+        ("zscore", "float16", 4.0),
+        ("percentile", "uint8", 5.01),
+        ("percentile", "uint16", 0.021),
+        ("none", "native", 0.0),
+    ],
+)
+def test_the_cards_scale_and_offset_undo_what_was_stored(
+    scheme: str, dtype: str, tolerance: float
+) -> None:
+    values = np.linspace(40, 2590, 14400).astype(np.uint16).reshape(120, 120)
+    parameters = parameters_of(scheme, WITH_PERCENTILES)  # type: ignore[arg-type]
+    encoding = encoding_of(B02, scheme, dtype, parameters)  # type: ignore[arg-type]
+    stored = encode(values, encoding)
+    physical = stored.astype(np.float64) * encoding.scale + encoding.offset
+    assert np.abs(physical - values).max() <= tolerance
+    assert stored.dtype == ("uint16" if dtype == "native" else dtype)
+
+
+def test_percentile_clips_beyond_its_ends_and_rounds_within() -> None:
+    encoding = encoding_of(
+        B02, "percentile", "uint8", parameters_of("percentile", WITH_PERCENTILES)
+    )
+    values = np.array([[0, 40, 44, 46, 2590, 60000]], np.uint16)
+    assert encode(values, encoding).tolist() == [[0, 0, 0, 1, 255, 255]]
+
+
+def test_native_radar_keeps_its_decimals() -> None:
+    values = np.array([[-12.345678, 3.25]], np.float32)
+    encoding = encoding_of(VV, "none", "native", parameters_of("none", PUBLISHED["VV"]))
+    assert np.array_equal(encode(values, encoding), values)
+
+
+def test_quantile_clip_is_per_patch_and_between_its_own_percentiles() -> None:
+    values = np.arange(14400, dtype=np.float32).reshape(120, 120)
+    clipped = clip_to_quantiles(values)
+    assert (clipped.min(), clipped.max()) == (np.float32(143.99), np.float32(14255.01))
+    assert np.array_equal(clipped[60], values[60])
+
+
+def test_percentile_of_a_published_table_says_what_to_add() -> None:
+    with pytest.raises(PrepError, match="--stats compute"):
+        parameters_of("percentile", PUBLISHED["B02"])
+
+
+def test_a_band_without_spread_is_refused() -> None:
+    with pytest.raises(PrepError, match="no value range"):
+        parameters_of("zscore", BandStatistics(mean=3.0, std=0.0))
+
+
+def test_a_dtype_that_the_scheme_cannot_take_is_refused() -> None:
+    parameters = BandParameters(mean=0.0, std=1.0, lower=0.0, upper=1.0)
+    with pytest.raises(PrepError, match="uint8"):
+        encoding_of(B02, "paper", "uint16", parameters)
