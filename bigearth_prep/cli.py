@@ -49,7 +49,9 @@ def make_archive(
     """Write a made-up archive in BigEarthNet's on-disk layout to OUT."""
     from bigearth_prep.synthetic.archive import ArchiveConfig, write_archive
 
-    summary = write_archive(ArchiveConfig(out=out, layout=layout, pairs=pairs, seed=seed, tar=tar))
+    config = ArchiveConfig(out=out, layout=layout, pairs=pairs, seed=seed, tar=tar)
+    with progress_bar(2 * pairs, "patches") as advance:
+        summary = write_archive(config, advance)
     click.echo(f"{pairs:,} pairs in {summary.s2} and {summary.s1}")
     for table in summary.tables:
         click.echo(f"table {table}")
@@ -205,7 +207,3 @@ def _print_card(card: "DatasetCard") -> None:
         size = sum(shard.bytes for shard in part.shards) / 1e6
         splits.add_row(name, f"{part.samples:,}", f"{len(part.shards):,}", f"{size:,.1f}")
     console.print(bands, splits)
-
-
-if __name__ == "__main__":
-    main()

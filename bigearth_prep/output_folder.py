@@ -13,7 +13,7 @@ from typing import Any
 from bigearth_prep.card import CARD_NAME, read_card
 from bigearth_prep.errors import PrepError
 from bigearth_prep.shard_task import BUILD_FOLDER
-from bigearth_prep.whole_file import whole_file
+from bigearth_prep.whole_file import write_text
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ def claim_folder(
         if (build / _SOURCE_NAME).exists():
             _refuse_differences(folder, options, source, _kept_source(folder))
             log.info("going on with the unfinished build in %s", folder)
-        _write_text(folder / OPTIONS_NAME, _to_toml(options))
-        _write_text(build / _SOURCE_NAME, json.dumps(source))
+        write_text(folder / OPTIONS_NAME, _to_toml(options))
+        write_text(build / _SOURCE_NAME, json.dumps(source))
         yield folder
 
 
@@ -123,8 +123,3 @@ def _only_build(build: Path) -> Iterator[None]:
 def _to_toml(options: Mapping[str, Any]) -> str:
     """Flat TOML: JSON's scalars are TOML's."""
     return "".join(f"{name} = {json.dumps(value)}\n" for name, value in options.items())
-
-
-def _write_text(path: Path, text: str) -> None:
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")

@@ -55,7 +55,7 @@ from bigearth_prep.statistics import (
     write_statistics,
 )
 from bigearth_prep.terminal import counts_line, progress_bar
-from bigearth_prep.whole_file import whole_file
+from bigearth_prep.whole_file import whole_file, write_text
 
 log = logging.getLogger(__name__)
 
@@ -229,8 +229,7 @@ def _finish(
         why = counts_line(_count_rejected(folder).items())
         raise PrepError(f"no pair is left to store: {why}; see {folder / REJECTED_NAME}")
     card = _card(plan, recipe, statistics_source, shards)
-    with whole_file(folder / CARD_NAME) as partial:
-        partial.write_text(card.to_json(), encoding="utf-8")
+    write_text(folder / CARD_NAME, card.to_json())
     return card
 
 

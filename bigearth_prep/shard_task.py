@@ -236,5 +236,4 @@ def _rejected_row(row: dict[str, Any], error: PatchError) -> dict[str, Any]:
 def _write_record(path: Path, rows: list[dict[str, Any]], card: ShardCard) -> None:
     fields = {name: getattr(card, name) for name in ("name", "samples", "bytes", "xxh3_128")}
     schema = RECORD_SCHEMA.with_metadata({_SHARD_KEY: json.dumps(fields)})
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_table(pa.Table.from_pylist(rows, schema=schema), path)

@@ -15,7 +15,7 @@ from jaxtyping import Int64, Shaped
 
 from bigearth_prep.bands import ALL_BANDS, Band
 from bigearth_prep.errors import PrepError
-from bigearth_prep.whole_file import whole_file
+from bigearth_prep.whole_file import write_text
 
 DB_STEP = 0.01
 DB_FLOOR = -100.0
@@ -115,8 +115,7 @@ def read_statistics(path: Path) -> StatisticsTable:
 
 def write_statistics(table: StatisticsTable, path: Path) -> None:
     """Write the table as JSON, whole or not at all."""
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(asdict(table), indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(asdict(table), indent=2) + "\n")
 
 
 def require_bands(table: StatisticsTable, bands: tuple[Band, ...]) -> None:

@@ -5,21 +5,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PARTIAL_SUFFIX = ".partial"
-
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path beside the target to write to; renamed onto it, flushed, when the block succeeds.
+    """A path to write to; when the block ends well, what was written there becomes `path`.
 
-    When the block fails, what was written is removed and the target stays as it was.
+    Should the block fail, `path` is as it was before.
     """
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    partial = path.with_name(f"{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        with partial.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        _flush_to_disk(partial)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    partial.replace(path)
+    _flush_to_disk(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -103,7 +103,6 @@ class ShardStream:
 @contextmanager
 def open_shard(path: Path) -> Iterator[ShardStream]:
     """A stream to add samples to; the shard appears at `path` when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial, partial.open("wb", buffering=_BUFFER_BYTES) as stream:
         shard = ShardStream(stream)
         yield shard

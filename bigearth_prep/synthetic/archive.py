@@ -168,11 +168,9 @@ def _write_half(
 ) -> tuple[str, dict[int, tuple[str, ...]]]:
     """Write all patches of one sensor; the name of their folder or tar, and labels by place."""
     half = _HALVES[config.layout, sensor]
-    # Paths sort differently from names: the slash comes before digits.
-    ordered = sorted(pairs, key=lambda pair: half.folder(pair) + "/")
     labels = {}
     with _open_writer(config, half, staging) as write:
-        for pair in ordered:
+        for pair in sorted(pairs, key=half.folder):
             patch = half.make(pair, config.layout, config.seed)
             for name, content in patch.files.items():
                 write(f"{half.root}/{half.folder(pair)}/{name}", content)

@@ -98,7 +98,7 @@ COVER_TYPES: tuple[CoverType, ...] = (
 class LandCover:
     """What lies on one patch of ground, whatever the season."""
 
-    cover: UInt8[np.ndarray, "120 120"]
+    classes: UInt8[np.ndarray, "120 120"]
     """Class of each pixel, as a position in `COVER_TYPES`."""
 
     texture: Float32[np.ndarray, "120 120"]
@@ -107,7 +107,7 @@ class LandCover:
     @property
     def labels(self) -> tuple[str, ...]:
         """Classes that fill enough of the patch, in official order."""
-        shares = np.bincount(self.cover.ravel(), minlength=len(CLASSES)) / self.cover.size
+        shares = np.bincount(self.classes.ravel(), minlength=len(CLASSES)) / self.classes.size
         return tuple(
             name for name, share in zip(CLASSES, shares, strict=True) if share >= MIN_LABEL_SHARE
         )
@@ -121,9 +121,9 @@ def draw_land_cover(rng: np.random.Generator, class_weights: tuple[int, ...]) ->
     present = rng.choice(len(CLASSES), size=count, replace=False, p=chances)
     scale_px = rng.uniform(*_REGION_SCALES_PX)
     rank = draw_smooth_fields(rng, count, scale_px) + rng.normal(0, 0.4, (count, 1, 1))
-    cover = present[rank.argmax(axis=0)].astype(np.uint8)
+    classes = present[rank.argmax(axis=0)].astype(np.uint8)
     texture = np.zeros((PATCH_PX, PATCH_PX), dtype=np.float32)
-    for index in np.unique(cover):
-        inside = cover == index
+    for index in np.unique(classes):
+        inside = classes == index
         texture[inside] = draw_texture(rng, COVER_TYPES[index].texture)[inside]
-    return LandCover(cover=cover, texture=texture)
+    return LandCover(classes=classes, texture=texture)

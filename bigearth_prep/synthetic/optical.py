@@ -34,6 +34,16 @@ _SPECTRA: dict[str, tuple[int, ...]] = {
 """Reflectance x 10^4 of each material in full leaf, in the order of `S2_BANDS`."""
 
 _MATERIALS = tuple(_SPECTRA)
+_LIGHT_SPREAD = 0.28
+"""Standard deviation, between images, of the logarithm of how bright the light is."""
+
+_HAZE_SPREAD_DN = 160.0
+"""Typical haze of an image, in digital numbers of its haziest band."""
+
+_CLASS_BRIGHTNESS_SPREAD = 0.08
+_CLASS_MIXTURE_SPREAD = 0.06
+"""How a class's brightness and its share of accent vary between images."""
+
 _HAZE = np.array((1.0, 0.85, 0.6, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.2, 0.05, 0.02))
 _MOISTURE_DARKENING = {"soil": 0.45, "litter": 0.25, "sand": 0.3, "built": 0.1}
 _CANOPY = frozenset(("needles", "leaves"))
@@ -73,7 +83,7 @@ def render_optical(cover: LandCover, view: View, rng: np.random.Generator) -> di
         shares = _blend(shares, "cloud", _draw_cloud_share(rng))
     used = shares.any(axis=(1, 2))
     shares, spectra = shares[used], _draw_spectra(view, rng)[used]
-    haze = (_HAZE * abs(rng.normal(0, 120))).astype(np.float32)
+    haze = (_HAZE * abs(rng.normal(0, _HAZE_SPREAD_DN))).astype(np.float32)
     bands: dict[str, Pixels] = {}
     for px, indices in _BANDS_OF_SIZE.items():
         mixed = np.einsum(
@@ -89,15 +99,15 @@ def render_optical(cover: LandCover, view: View, rng: np.random.Generator) -> di
 
 def _draw_shares(cover: LandCover, rng: np.random.Generator) -> Shares:
     """Share of each material in each pixel, times how bright its class happens to be here."""
-    shift = rng.normal(0, 0.06, len(COVER_TYPES))
-    brightness = np.exp(rng.normal(0, 0.08, len(COVER_TYPES))).astype(np.float32)
-    accent = (_ACCENT_SHARE + shift)[cover.cover] + _CONTRAST[cover.cover] * cover.texture
+    shift = rng.normal(0, _CLASS_MIXTURE_SPREAD, len(COVER_TYPES))
+    brightness = np.exp(rng.normal(0, _CLASS_BRIGHTNESS_SPREAD, len(COVER_TYPES)))
+    accent = (_ACCENT_SHARE + shift)[cover.classes] + _CONTRAST[cover.classes] * cover.texture
     accent = np.clip(accent, 0, 1).astype(np.float32)
     shares = np.zeros((len(_MATERIALS), PATCH_PX, PATCH_PX), dtype=np.float32)
     down, right = np.indices(accent.shape)
-    level = brightness[cover.cover]
-    shares[_GROUND[cover.cover], down, right] = level * (1 - accent)
-    shares[_ACCENT[cover.cover], down, right] = level * accent
+    level = brightness.astype(np.float32)[cover.classes]
+    shares[_GROUND[cover.classes], down, right] = level * (1 - accent)
+    shares[_ACCENT[cover.classes], down, right] = level * accent
     return shares
 
 
@@ -109,7 +119,7 @@ def _draw_spectra(view: View, rng: np.random.Generator) -> Float[np.ndarray, "ma
     moisture = rng.uniform(0, 1)
     for name, darkening in _MOISTURE_DARKENING.items():
         table[name] = table[name] * (1 - darkening * moisture)
-    light = np.exp(rng.normal(0, 0.16))
+    light = np.exp(rng.normal(0, _LIGHT_SPREAD))
     spectra: Float[np.ndarray, "material band"] = light * np.stack(list(table.values()))
     return spectra.astype(np.float32)
 
@@ -137,7 +147,7 @@ def _draw_snow_share(cover: LandCover, rng: np.random.Generator) -> Field:
     """Snow in patches on open ground, less under trees, none on water."""
     hold = np.array([_snow_hold(kind.ground) for kind in COVER_TYPES])
     patches = draw_smooth_fields(rng, 1, 4.0)[0]
-    share: Field = np.clip(rng.uniform(0.2, 0.6) + 0.25 * patches, 0, 1) * hold[cover.cover]
+    share: Field = np.clip(rng.uniform(0.2, 0.6) + 0.25 * patches, 0, 1) * hold[cover.classes]
     return share
 
 

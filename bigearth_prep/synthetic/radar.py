@@ -14,6 +14,17 @@ LOOKS = 4
 _SPECKLE_SCALE_PX = 1.0
 """Makes the intensities of neighbouring pixels correlate by exp(-1/2)."""
 
+_IMAGE_SPREAD_DB = 1.5
+"""Standard deviation between images of an offset that both polarizations share, in dB."""
+
+_CLASS_SPREAD_DB = 0.4
+_MOISTURE_SPREAD_DB = 0.6
+_WIND_SPREAD_DB = 1.8
+"""How classes vary between images: each alone, open ground together, water together."""
+
+_TREND_SPREAD_DB = 0.4
+"""Standard deviation of half the change from one side of an image to the other."""
+
 _MEAN_DB = np.array([(kind.vh_db, kind.vv_db) for kind in COVER_TYPES]).T
 _RELIEF_DB = np.array([kind.relief_db for kind in COVER_TYPES])
 _IS_WATER = np.array([kind.ground in {"lake", "sea"} for kind in COVER_TYPES])
@@ -23,7 +34,7 @@ _IS_OPEN = np.array([kind.ground in {"soil", "sand", "mud", "grass"} for kind in
 def render_radar(cover: LandCover, rng: np.random.Generator) -> dict[str, Pixels]:
     """Backscatter of VH and VV, in dB, with the speckle of a multi-look intensity image."""
     mean_db = _MEAN_DB + _draw_class_offsets_db(rng)
-    backscatter_db = mean_db[:, cover.cover] + _RELIEF_DB[cover.cover] * cover.texture
+    backscatter_db = mean_db[:, cover.classes] + _RELIEF_DB[cover.classes] * cover.texture
     backscatter_db = backscatter_db + _draw_image_offset_db(rng) + _draw_incidence_trend_db(rng)
     speckle_db = 10 * np.log10(draw_speckle(rng, 2))
     vh_db, vv_db = (backscatter_db + speckle_db).astype(np.float32)
@@ -42,17 +53,17 @@ def draw_speckle(rng: np.random.Generator, count: int) -> Float[np.ndarray, "ima
 
 def _draw_class_offsets_db(rng: np.random.Generator) -> Float[np.ndarray, "polarization type"]:
     """How each class departs from its mean on this day: roughness, moisture, wind on water."""
-    own = rng.normal(0, 0.4, _MEAN_DB.shape)
-    wind = rng.normal(0, 1.5) * _IS_WATER
-    moisture = rng.normal(0, 0.6) * _IS_OPEN
+    own = rng.normal(0, _CLASS_SPREAD_DB, _MEAN_DB.shape)
+    wind = rng.normal(0, _WIND_SPREAD_DB) * _IS_WATER
+    moisture = rng.normal(0, _MOISTURE_SPREAD_DB) * _IS_OPEN
     return own + wind + moisture
 
 
 def _draw_image_offset_db(rng: np.random.Generator) -> float:
     """Calibration and view geometry, which no class can be told from."""
-    return float(rng.normal(0, 0.8))
+    return float(rng.normal(0, _IMAGE_SPREAD_DB))
 
 
 def _draw_incidence_trend_db(rng: np.random.Generator) -> Float[np.ndarray, "1 120"]:
     """Backscatter falls across the patch as the beam flattens, from either side."""
-    return np.linspace(-1, 1, PATCH_PX)[None, :] * rng.normal(0, 0.4)
+    return np.linspace(-1, 1, PATCH_PX)[None, :] * rng.normal(0, _TREND_SPREAD_DB)

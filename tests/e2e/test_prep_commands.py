@@ -16,7 +16,7 @@ REAL = Path(__file__).parents[3] / "shared" / "real"
 
 
 def prep(*arguments: str | Path, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bigearth_prep.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "bigearth_prep", *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if check is not None:
         assert result.returncode == check, result.stderr
@@ -70,7 +70,7 @@ def test_a_build_killed_in_the_middle_goes_on_to_the_same_bytes(
     command = [
         sys.executable,
         "-m",
-        "bigearth_prep.cli",
+        "bigearth_prep",
         *map(str, build_arguments(archive, tmp_path / "out")),
     ]
     process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.DEVNULL)

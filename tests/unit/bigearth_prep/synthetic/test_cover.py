@@ -31,7 +31,7 @@ def test_labels_are_the_classes_that_fill_three_percent_of_the_pixels() -> None:
     cover = np.full((120, 120), CLASSES.index("Pastures"), dtype=np.uint8)
     cover.ravel()[:least] = CLASSES.index("Urban fabric")
     cover.ravel()[least : 2 * least - 1] = CLASSES.index("Inland waters")
-    drawn = LandCover(cover=cover, texture=np.zeros((120, 120), dtype=np.float32))
+    drawn = LandCover(classes=cover, texture=np.zeros((120, 120), dtype=np.float32))
     assert drawn.labels == ("Urban fabric", "Pastures")
 
 
@@ -41,7 +41,7 @@ def test_only_classes_with_weight_are_drawn_and_some_label_always_is(
 ) -> None:
     weights[seed % 19] += 1
     drawn = draw_land_cover(np.random.default_rng(seed), tuple(weights))
-    assert all(weights[index] > 0 for index in np.unique(drawn.cover))
+    assert all(weights[index] > 0 for index in np.unique(drawn.classes))
     assert drawn.labels
 
 

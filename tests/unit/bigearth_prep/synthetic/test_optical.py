@@ -13,7 +13,7 @@ WINTER = View(day_of_year=15, latitude_deg=50.0, snow=False, cloud=False)
 
 def _cover_of(name: str) -> LandCover:
     cover = np.full((120, 120), CLASSES.index(name), dtype=np.uint8)
-    return LandCover(cover=cover, texture=np.zeros((120, 120), dtype=np.float32))
+    return LandCover(classes=cover, texture=np.zeros((120, 120), dtype=np.float32))
 
 
 def _mean_ndvi(name: str, view: View) -> float:
@@ -63,8 +63,8 @@ def test_material_shares_are_split_between_ground_and_accent() -> None:
     shares = optical._draw_shares(cover, np.random.default_rng(0))
     assert shares.min() >= 0
     assert np.all(np.count_nonzero(shares, axis=0) <= 2)
-    for index in np.unique(cover.cover):
-        total = shares.sum(axis=0)[cover.cover == index]
+    for index in np.unique(cover.classes):
+        total = shares.sum(axis=0)[cover.classes == index]
         np.testing.assert_allclose(total, total[0], rtol=1e-5)
 
 
@@ -82,10 +82,10 @@ def test_snow_stays_off_the_water() -> None:
     assert bands["B02"].max() < 1000
 
 
-def test_light_varies_between_images_by_about_a_sixth() -> None:
+def test_light_varies_between_images_by_about_a_quarter() -> None:
     cover = _cover_of("Coniferous forest")
     means = [
         render_optical(cover, SUMMER, np.random.default_rng(seed))["B08"].mean()
         for seed in range(40)
     ]
-    assert 0.1 < np.std(np.log(means)) < 0.3
+    assert 0.2 < np.std(np.log(means)) < 0.4

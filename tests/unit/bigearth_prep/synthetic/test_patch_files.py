@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from bigearth_prep.labels import CLASSES, to_official_classes
 from bigearth_prep.synthetic import patch_files
 from bigearth_prep.synthetic.geotiff import PatchGrid
 from bigearth_prep.synthetic.patch_files import make_s1_patch, make_s2_patch
-from bigearth_prep.synthetic.places import plan_pairs
+from bigearth_prep.synthetic.places import PlannedPair, plan_pairs
 
 REAL_V1 = Path(__file__).parents[5] / "shared" / "real" / "v1"
 PAIR = plan_pairs(1, seed=0)[0]
@@ -109,3 +110,17 @@ def test_pixels_depend_on_seed_and_pair_alone() -> None:
     again = [make_s2_patch(pair, "v1", seed=0).files for pair in reversed(pairs)]
     assert once == again[::-1]
     assert make_s2_patch(PAIR, "v1", seed=1).files != once[0]
+
+
+def test_visits_of_one_place_share_labels_and_nothing_else_and_places_differ() -> None:
+    pairs = plan_pairs(60, seed=0)
+    by_place: dict[int, list[PlannedPair]] = {}
+    for pair in pairs:
+        by_place.setdefault(pair.place.number, []).append(pair)
+    first, second = next(visits for visits in by_place.values() if len(visits) > 1)[:2]
+    early, late = make_s1_patch(first, "v2", seed=0), make_s1_patch(second, "v2", seed=0)
+    assert early.labels == late.labels
+    assert not set(early.files.values()) & set(late.files.values())
+    moved = replace(first, place=replace(first.place, number=1_000))
+    drawn = [patch_files._draw_cover(pair.place, 0).classes.tobytes() for pair in (first, moved)]
+    assert drawn[0] != drawn[1]

@@ -10,7 +10,7 @@ from bigearth_prep.synthetic.radar import LOOKS, draw_speckle, render_radar
 
 def _cover_of(name: str) -> LandCover:
     cover = np.full((120, 120), CLASSES.index(name), dtype=np.uint8)
-    return LandCover(cover=cover, texture=np.zeros((120, 120), dtype=np.float32))
+    return LandCover(classes=cover, texture=np.zeros((120, 120), dtype=np.float32))
 
 
 def test_speckle_has_the_moments_of_a_gamma_distribution_of_four_looks() -> None:

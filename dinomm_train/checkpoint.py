@@ -1,0 +1,185 @@
+"""Checkpoints: everything a run needs to go on, as files that are whole or not there.
+
+`RUN/checkpoints/step-00000123.pt` holds one state, `RUN/checkpoints/latest` lists the whole ones,
+newest first, each with its checksum.
+"""
+
+import json
+import logging
+from dataclasses import dataclass, fields
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import xxhash
+from torch import Tensor
+
+from bigearth_prep.card import DatasetCard, parse_card
+from dinomm_train.config import RunConfig
+from dinomm_train.config_text import config_from_dict, config_to_dict
+from dinomm_train.errors import TrainError
+from dinomm_train.whole_file import whole_file, write_text
+
+FOLDER = "checkpoints"
+INDEX = "latest"
+
+_FORMAT = "dinomm-checkpoint"
+_FORMAT_VERSION = 1
+_CHUNK_BYTES = 1 << 24
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """The state of a run between two steps.
+
+    Random numbers need no state: every draw is keyed by seed, epoch, step, sample and view.
+    """
+
+    step: int
+    """Steps done since the start of the run; the next one has this number."""
+
+    steps_per_epoch: int
+    """The next step is number `step % steps_per_epoch` of epoch `step // steps_per_epoch`."""
+
+    config: RunConfig
+    """What the run was started with."""
+
+    card: DatasetCard
+    """The dataset's card: channels, units and normalization of what the network saw."""
+
+    dataset_checksum: str
+    """xxh3_128 of the dataset's `dataset.json`."""
+
+    student: dict[str, Tensor]
+    """Weights of backbone and head."""
+
+    teacher: dict[str, Tensor]
+    """The moving average of the same; this is what evaluation uses."""
+
+    loss: dict[str, Tensor]
+    """The loss's centre."""
+
+    optimizer: dict[str, Any]
+    """AdamW's running statistics."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Record:
+    """One line of the index."""
+
+    file: str
+    step: int
+    xxh3_128: str
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep_last: int) -> Path:
+    """The path of the file just written; older ones beyond `keep_last` are deleted.
+
+    Checkpoints of the same or a later step are superseded: they belong to a past that the run has
+    gone back behind.
+    """
+    path = run / FOLDER / f"step-{checkpoint.step:08}.pt"
+    with whole_file(path) as partial:
+        torch.save(_to_plain(checkpoint), partial)
+    newest = _Record(file=path.name, step=checkpoint.step, xxh3_128=_checksum(path))
+    before = _read_index(run)
+    kept = [newest, *(record for record in before if record.step < checkpoint.step)][:keep_last]
+    records = [{"file": one.file, "step": one.step, "xxh3_128": one.xxh3_128} for one in kept]
+    write_text(run / FOLDER / INDEX, json.dumps({"checkpoints": records}, indent=2) + "\n")
+    for file in {record.file for record in before} - {record.file for record in kept}:
+        (run / FOLDER / file).unlink(missing_ok=True)
+    return path
+
+
+def find_checkpoint(run: Path) -> Checkpoint | None:
+    """The newest whole checkpoint of a run, or None where it has written none.
+
+    A file that is missing or changed is named in a warning, and the one before it taken.
+
+    Raises:
+        TrainError: there were checkpoints, but none of them is whole.
+    """
+    records = _read_index(run)
+    for record in records:
+        path = run / FOLDER / record.file
+        if path.is_file() and _checksum(path) == record.xxh3_128:
+            return _read_file(path)
+        _log.warning(
+            "checkpoint %s is %s; taking the one before it",
+            path,
+            "damaged (its checksum is not the recorded one)" if path.is_file() else "missing",
+        )
+    if records:
+        raise TrainError(
+            f"none of the {len(records)} checkpoints in {run / FOLDER} is whole; restore one, or "
+            "start again in another --out"
+        )
+    return None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in a file, or the newest whole one of a run folder.
+
+    Raises:
+        TrainError: there is none, or it is not a readable checkpoint.
+    """
+    if path.is_dir():
+        found = find_checkpoint(path)
+        if found is None:
+            raise TrainError(
+                f"{path} holds no checkpoint; name the folder given to `dinomm-train pretrain "
+                "--out`, or wait until it has written its first"
+            )
+        return found
+    if not path.is_file():
+        raise TrainError(f"{path} does not exist; name a run folder or a checkpoint file")
+    return _read_file(path)
+
+
+def _to_plain(checkpoint: Checkpoint) -> dict[str, Any]:
+    state = {field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint)}
+    state |= {"config": config_to_dict(checkpoint.config), "card": checkpoint.card.to_json()}
+    return {"format": _FORMAT, "format_version": _FORMAT_VERSION} | state
+
+
+def _read_file(path: Path) -> Checkpoint:
+    try:
+        # weights_only: a checkpoint from elsewhere can hold tensors and plain values, no code.
+        return _from_plain(torch.load(path, map_location="cpu", weights_only=True))
+    except (UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        raise TrainError(f"{path} is not a readable checkpoint of this version: {error}") from error
+
+
+def _from_plain(state: object) -> Checkpoint:
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise ValueError(f"it has no field 'format' that says {_FORMAT!r}")
+    if state["format_version"] != _FORMAT_VERSION:
+        raise ValueError(f"its version is {state['format_version']}, expected {_FORMAT_VERSION}")
+    values = {field.name: state[field.name] for field in fields(Checkpoint)}
+    values |= {"config": config_from_dict(state["config"]), "card": parse_card(state["card"])}
+    return Checkpoint(**values)
+
+
+def _read_index(run: Path) -> tuple[_Record, ...]:
+    path = run / FOLDER / INDEX
+    if not path.is_file():
+        return ()
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))["checkpoints"]
+        return tuple(_Record(**record) for record in listed)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainError(
+            f"{path} is not a readable list of checkpoints ({error!r}); name a checkpoint file "
+            "itself, or start again in another --out"
+        ) from error
+
+
+def _checksum(path: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,291 @@
+"""Everything that decides a pretraining run, and the two recipes as complete values of it."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from dinomm_train.view_config import (
+    Chain,
+    CropConfig,
+    PublishedConfig,
+    RadiometryConfig,
+    SensorDropConfig,
+    ViewConfig,
+    require_probabilities,
+)
+
+__all__ = [
+    "RECIPES",
+    "Chain",
+    "CropConfig",
+    "DeviceChoice",
+    "HeadConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "OutputConfig",
+    "PositionResampling",
+    "Precision",
+    "PublishedConfig",
+    "RadiometryConfig",
+    "Recipe",
+    "RunConfig",
+    "SamplingConfig",
+    "ScheduleConfig",
+    "SensorDropConfig",
+    "ViewConfig",
+]
+
+Recipe = Literal["fixed", "paper"]
+"""`paper` is what was run for arXiv:2204.05381; `fixed` repairs its defects."""
+
+Precision = Literal["auto", "fp32", "bf16"]
+"""Arithmetic of the forward passes; `auto` is bf16 on GPUs that have it, fp32 elsewhere."""
+
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+"""Where to compute; `auto` takes a GPU where there is one."""
+
+PositionResampling = Literal["timm", "published"]
+"""How the position table is brought to a crop's token grid: bicubic with antialiasing, or without
+and with the published code's 0.1 added to the target size."""
+
+
+def _require_positive(owner: object, *names: str) -> None:
+    for name in names:
+        if getattr(owner, name) <= 0:
+            raise ValueError(f"{name} must be positive, got {getattr(owner, name)}")
+
+
+def _require_not_negative(owner: object, *names: str) -> None:
+    for name in names:
+        if getattr(owner, name) < 0:
+            raise ValueError(f"{name} must not be negative, got {getattr(owner, name)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The vision transformer: one of timm's by name, with its dimensions open to change."""
+
+    name: str = "vit_small_patch8_224"
+    """timm's name of a plain vision transformer."""
+
+    patch_px: int = 0
+    """Side of a token's square, in pixels; zero keeps the named architecture's."""
+
+    depth: int = 0
+    """Transformer blocks; zero keeps the named architecture's."""
+
+    width: int = 0
+    """Features per token; zero keeps the named architecture's."""
+
+    heads: int = 0
+    """Attention heads; zero keeps the named architecture's."""
+
+    drop_path: float = 0.1
+    """Stochastic depth of the student's last block, rising linearly from zero in the first; the
+    teacher has none."""
+
+    table_px: int = 0
+    """Image side that the position table is made for, in pixels; zero takes the global crop's, so
+    that only local crops resample it. The published model has 224."""
+
+    table_resampling: PositionResampling = "timm"
+    """How the table is resampled for other sizes."""
+
+    def __post_init__(self) -> None:
+        _require_not_negative(self, "patch_px", "depth", "width", "heads", "table_px")
+        require_probabilities(self, "drop_path")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadConfig:
+    """The projection head: a perceptron, a bottleneck on the unit sphere, and the prototypes."""
+
+    hidden: int = 2048
+    """Features of the two hidden layers."""
+
+    bottleneck: int = 256
+    """Features of the unit vector that is compared with the prototypes."""
+
+    prototypes: int = 65_536
+    """Outputs of the head."""
+
+    unit_prototypes: bool = True
+    """Whether prototypes keep unit length, so that logits stay cosines; else lengths are learnt."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "hidden", "bottleneck", "prototypes")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """Temperatures and centring of the DINO loss (arXiv:2104.14294)."""
+
+    student_temperature: float = 0.1
+    """Divides the student's logits."""
+
+    teacher_temperature: float = 0.04
+    """Divides the teacher's centred logits after warm-up."""
+
+    teacher_temperature_start: float = 0.04
+    """The same in the first epoch; it rises from here by equal steps, once an epoch."""
+
+    teacher_warmup_epochs: int = 0
+    """Epochs of that rise; the last of them has the full temperature."""
+
+    centre_momentum: float = 0.9
+    """Share of the old centre in the new one."""
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            self, "student_temperature", "teacher_temperature", "teacher_temperature_start"
+        )
+        _require_not_negative(self, "teacher_warmup_epochs")
+        require_probabilities(self, "centre_momentum")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """AdamW and what happens to gradients before it."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's running mean and running square."""
+
+    clip_norm: float = 3.0
+    """Greatest Euclidean norm of the gradient; zero turns clipping off."""
+
+    clip: Literal["global", "per_tensor"] = "global"
+    """Whether that norm is of all gradients together, or of each tensor alone as published."""
+
+    decay_tokens: bool = False
+    """Whether weight decay pulls on the position table and class token too, as published."""
+
+    frozen_last_layer_epochs: int = 1
+    """Epochs at the start in which the prototypes do not move."""
+
+    def __post_init__(self) -> None:
+        _require_not_negative(self, "clip_norm", "frozen_last_layer_epochs")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleConfig:
+    """What changes over the run; every value is a function of the step alone."""
+
+    epochs: int = 100
+    """Length of the run."""
+
+    warmup_epochs: int = 10
+    """Epochs of linear rise of the learning rate from zero."""
+
+    lr: float = 5e-4
+    """Learning rate after warm-up for 256 samples a step; scales linearly with the batch."""
+
+    lr_end: float = 1e-6
+    """Learning rate at the end, not scaled."""
+
+    weight_decay: float = 0.04
+    """Weight decay at the start."""
+
+    weight_decay_end: float = 0.4
+    """Weight decay at the end, reached along a cosine."""
+
+    teacher_momentum: float = 0.996
+    """Share of the old teacher in the new one at the start."""
+
+    teacher_momentum_end: float = 1.0
+    """The same at the end, reached along a cosine."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "epochs")
+        _require_not_negative(
+            self, "warmup_epochs", "lr", "lr_end", "weight_decay", "weight_decay_end"
+        )
+        require_probabilities(self, "teacher_momentum", "teacher_momentum_end")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs must not exceed epochs ({self.epochs}), got {self.warmup_epochs}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingConfig:
+    """Which samples a step sees, and the seed of all that is random."""
+
+    seed: int = 0
+    """Seed of initial weights, sample order, crops and stochastic depth."""
+
+    global_batch: int = 256
+    """Samples per step over all ranks together."""
+
+    sample_limit: int = 0
+    """Train samples used, from the first in stored order; zero uses all. The published code's
+    length was hard-coded to 300,000 (D1)."""
+
+    precision: Precision = "auto"
+    """Arithmetic of the forward passes."""
+
+    def __post_init__(self) -> None:
+        _require_not_negative(self, "seed", "sample_limit")
+        _require_positive(self, "global_batch")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputConfig:
+    """What a run leaves behind; the only section that may change when a run continues."""
+
+    log_every_steps: int = 50
+    """Steps between two rows of metrics."""
+
+    checkpoint_every_steps: int = 0
+    """Steps between two checkpoints; zero writes one at the end of each epoch."""
+
+    keep_last: int = 3
+    """Checkpoints kept; older ones are deleted."""
+
+    def __post_init__(self) -> None:
+        _require_not_negative(self, "checkpoint_every_steps")
+        _require_positive(self, "log_every_steps", "keep_last")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """All of it; the defaults are the `fixed` recipe."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The backbone."""
+
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """The projection head."""
+
+    views: ViewConfig = field(default_factory=ViewConfig)
+    """Crops, colour operations and sensor drop."""
+
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Temperatures and centring."""
+
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimizer."""
+
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """Length, learning rate, weight decay and teacher momentum."""
+
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """Batch, seed and samples."""
+
+    output: OutputConfig = field(default_factory=OutputConfig)
+    """Metrics and checkpoints."""
+
+
+_PAPER = RunConfig(
+    model=ModelConfig(table_px=224, table_resampling="published"),
+    views=ViewConfig(
+        chain="published",
+        crops=CropConfig(vertical_flip=0.0, quarter_turns=0.0),
+        sensor_drop=SensorDropConfig(fill=0.0),
+    ),
+    optim=OptimConfig(clip="per_tensor", decay_tokens=True),
+    sampling=SamplingConfig(sample_limit=300_000, precision="fp32"),
+)
+
+RECIPES: dict[Recipe, RunConfig] = dict(zip(get_args(Recipe), (RunConfig(), _PAPER), strict=True))

@@ -1,0 +1,244 @@
+"""A finished dataset, opened: its card, and where each sample's bytes lie."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+from jaxtyping import Int32, Int64, UInt8, UInt64
+
+from bigearth_prep.bands import SENSORS, Sensor
+from bigearth_prep.card import CARD_NAME, MANIFEST_NAME, DatasetCard, ShardCard, read_card
+from bigearth_prep.errors import PrepError
+from dinomm_train.errors import TrainError
+
+_DTYPES = ("uint8", "uint16", "float16", "float32")
+_COLUMNS = ("key", "split", "shard", "offset_s2", "offset_s1", "labels")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredArrays:
+    """Where one sensor's arrays lie, one per sample."""
+
+    shape: tuple[int, int, int]
+    """Band, height, width; no bands where the dataset lacks the sensor."""
+
+    dtype: np.dtype
+    """Type of a stored value."""
+
+    offsets: Int64[np.ndarray, " sample"]
+    """First byte of the array in its shard."""
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample's array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def first(self, count: int) -> "StoredArrays":
+        """The arrays of the first samples only."""
+        return replace(self, offsets=self.offsets[:count])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredSplit:
+    """One split: its samples in stored order. A position is an index into every array here."""
+
+    name: str
+    """Train, validation or test."""
+
+    table: pa.Table
+    """The split's rows of the manifest, with every column (key, labels, country, times)."""
+
+    sample_ids: UInt64[np.ndarray, " sample"]
+    """A number that stands for the key alone, wherever the sample is stored; seeds its views."""
+
+    labels: UInt8[np.ndarray, "sample class"]
+    """1 where the class is present."""
+
+    shard_paths: tuple[Path, ...]
+    """Shard files in stored order."""
+
+    shard_of: Int32[np.ndarray, " sample"]
+    """Index into `shard_paths`."""
+
+    arrays: dict[Sensor, StoredArrays]
+    """Both sensors' arrays."""
+
+    def __len__(self) -> int:
+        return len(self.shard_of)
+
+    def key(self, position: int) -> str:
+        """The sample's key, the Sentinel-2 patch name."""
+        return str(self.table["key"][position])
+
+    def first(self, count: int) -> "StoredSplit":
+        """The split cut down to its first samples in stored order; whole if it has no more."""
+        return replace(
+            self,
+            table=self.table.slice(0, count),
+            sample_ids=self.sample_ids[:count],
+            labels=self.labels[:count],
+            shard_of=self.shard_of[:count],
+            arrays={sensor: arrays.first(count) for sensor, arrays in self.arrays.items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredDataset:
+    """A dataset folder whose card, manifest and shard sizes agree."""
+
+    path: Path
+    """The folder."""
+
+    card: DatasetCard
+    """What the folder's card says."""
+
+    checksum: str
+    """XXH3-128 of the card's bytes; as the card lists every shard's checksum, it names them all."""
+
+    manifest: pa.Table
+    """One row per sample of any split, in stored order."""
+
+    @classmethod
+    def open(cls, path: Path) -> "StoredDataset":
+        """The dataset in this folder, checked as far as file sizes tell.
+
+        Raises:
+            TrainError: the folder is no finished dataset, a shard is missing or of the wrong size,
+                or the manifest does not fit the card.
+        """
+        try:
+            card = read_card(path)
+        except PrepError as error:
+            raise TrainError(str(error)) from error
+        _check_dtypes(path, card)
+        for split in card.splits.values():
+            for shard in split.shards:
+                _check_shard(path, shard)
+        checksum = xxhash.xxh3_128_hexdigest((path / CARD_NAME).read_bytes())
+        return cls(path=path, card=card, checksum=checksum, manifest=_read_manifest(path))
+
+    def split(self, name: str) -> StoredSplit:
+        """One split by name.
+
+        Raises:
+            TrainError: there is no such split, or its manifest rows do not fit the card.
+        """
+        if name not in self.card.splits:
+            held = ", ".join(self.card.splits) or "none"
+            raise TrainError(
+                f"{self.path} has no split {name!r}, it holds {held}; name one of them"
+            )
+        table = self.manifest.filter(pc.equal(self.manifest["split"], name)).combine_chunks()
+        shards = self.card.splits[name].shards
+        split = StoredSplit(
+            name=name,
+            table=table,
+            sample_ids=_sample_ids(table),
+            labels=_multi_hot(self.path, table, self.card.labels.classes),
+            shard_paths=tuple(self.path / shard.name for shard in shards),
+            shard_of=_shard_of(self.path, table, shards),
+            arrays={sensor: _arrays_of(self.card, sensor, table) for sensor in SENSORS},
+        )
+        _check_rows(self.path, split, self.card)
+        return split
+
+
+def _check_dtypes(path: Path, card: DatasetCard) -> None:
+    for sensor, stored in card.sensors.items():
+        if stored.dtype not in _DTYPES:
+            raise TrainError(
+                f"{path / CARD_NAME}: {sensor} is stored as {stored.dtype}, expected one of "
+                f"{', '.join(_DTYPES)}; build the dataset with another --dtype"
+            )
+
+
+def _check_shard(path: Path, shard: ShardCard) -> None:
+    file = path / shard.name
+    found = file.stat().st_size if file.is_file() else None
+    if found != shard.bytes:
+        state = "is missing" if found is None else f"has {found:,} bytes"
+        raise TrainError(
+            f"shard {file} {state}, the card says {shard.bytes:,} bytes; "
+            "copy it again, or run bigearth-prep build-shards again"
+        )
+
+
+def _read_manifest(path: Path) -> pa.Table:
+    file = path / MANIFEST_NAME
+    try:
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TrainError(f"{file} cannot be read ({error}); copy or build it again") from error
+    missing = [name for name in _COLUMNS if name not in table.column_names]
+    if missing:
+        raise TrainError(f"{file} lacks the columns {', '.join(missing)}; build the dataset again")
+    return table
+
+
+def _sample_ids(table: pa.Table) -> UInt64[np.ndarray, " sample"]:
+    digests = (xxhash.xxh3_64_intdigest(key.encode()) for key in table["key"].to_pylist())
+    return np.fromiter(digests, dtype=np.uint64, count=len(table))
+
+
+def _multi_hot(
+    path: Path, table: pa.Table, classes: tuple[str, ...]
+) -> UInt8[np.ndarray, "sample class"]:
+    labels = table["labels"].combine_chunks()
+    names = pc.list_flatten(labels)
+    columns = pc.index_in(names, value_set=pa.array(classes, type=names.type))
+    if columns.null_count:
+        unknown = names.filter(pc.is_null(columns))[0]
+        raise TrainError(
+            f"{path / MANIFEST_NAME}: label {str(unknown)!r} is not among the card's classes; "
+            "build the dataset again"
+        )
+    hot = np.zeros((len(table), len(classes)), dtype=np.uint8)
+    hot[pc.list_parent_indices(labels).to_numpy(), columns.to_numpy()] = 1
+    return hot
+
+
+def _shard_of(
+    path: Path, table: pa.Table, shards: tuple[ShardCard, ...]
+) -> Int32[np.ndarray, " sample"]:
+    names = pa.array([shard.name for shard in shards], type=pa.string())
+    indices = pc.index_in(table["shard"].cast(pa.string()), value_set=names)
+    if indices.null_count:
+        unknown = table["shard"].filter(pc.is_null(indices))[0]
+        raise TrainError(
+            f"{path / MANIFEST_NAME} names shard {unknown}, which the card does not list; "
+            "manifest and card are of different builds, copy both again"
+        )
+    shard_of: Int32[np.ndarray, " sample"] = indices.to_numpy().astype(np.int32)
+    return shard_of
+
+
+def _arrays_of(card: DatasetCard, sensor: Sensor, table: pa.Table) -> StoredArrays:
+    offsets = pc.fill_null(table[f"offset_{sensor}"].cast(pa.int64()), 0)
+    return StoredArrays(
+        shape=(len(card.sensor_bands(sensor)), card.patch.size_px, card.patch.size_px),
+        dtype=np.dtype(card.sensors[sensor].dtype if sensor in card.sensors else np.uint8),
+        offsets=offsets.to_numpy(),
+    )
+
+
+def _check_rows(path: Path, split: StoredSplit, card: DatasetCard) -> None:
+    expected = card.splits[split.name].samples
+    if len(split) != expected:
+        raise TrainError(
+            f"{path / MANIFEST_NAME} has {len(split):,} rows of split {split.name}, the card says "
+            f"{expected:,}; manifest and card are of different builds, copy both again"
+        )
+    shard_bytes = np.array([shard.bytes for shard in card.splits[split.name].shards])
+    for sensor, arrays in split.arrays.items():
+        ends = arrays.offsets + arrays.sample_bytes
+        outside = np.flatnonzero((arrays.offsets < 0) | (ends > shard_bytes[split.shard_of]))
+        if len(outside):
+            raise TrainError(
+                f"sample {split.key(int(outside[0]))}: its {sensor} array ends beyond its shard; "
+                f"{path / MANIFEST_NAME} is of another build, copy it again"
+            )

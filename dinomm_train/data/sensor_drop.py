@@ -1,0 +1,35 @@
+"""RandomSensorDrop (arXiv:2204.05381): crops of which one sensor alone is left."""
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int8
+from torch import Tensor
+
+from dinomm_train.data.inputs import SensorChannels
+
+BOTH, S1_DROPPED, S2_DROPPED = range(3)
+"""What is left of a crop: both sensors, the optics alone, or the radar alone."""
+
+SENSOR_DROP_DRAWS = 2
+"""Uniform numbers that one crop takes."""
+
+
+def draw_sensor_states(
+    uniforms: Float64[np.ndarray, "crop draw"], probability: float
+) -> Int8[np.ndarray, " crop"]:
+    """One state per row of uniform numbers: with this probability one sensor goes, at even odds."""
+    dropped = np.where(uniforms[:, 1] < 0.5, S1_DROPPED, S2_DROPPED)
+    return np.where(uniforms[:, 0] < probability, dropped, BOTH).astype(np.int8)
+
+
+def drop_sensors(
+    crops: Float32[Tensor, "crop channel height width"],
+    states: Int8[np.ndarray, " crop"],
+    channels: SensorChannels,
+    fill: float,
+) -> Float32[Tensor, "crop channel height width"]:
+    """The crops with the channels of dropped sensors set to `fill`."""
+    left = crops.clone()
+    for state, gone in ((S1_DROPPED, channels.s1), (S2_DROPPED, channels.s2)):
+        left[torch.from_numpy(np.flatnonzero(states == state)).to(crops.device), gone] = fill
+    return left

@@ -1,0 +1,168 @@
+"""The processes of one run: who they are, and what they tell each other."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dinomm_train.config import DeviceChoice
+from dinomm_train.errors import TrainError
+
+_FIRST_PORT, _PORTS = 20_000, 40_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranks:
+    """This process among those of the run."""
+
+    rank: int
+    """Its number, from zero."""
+
+    world: int
+    """How many there are."""
+
+    device: torch.device
+    """Where it computes."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes and reports."""
+        return self.rank == 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """What a launcher told this process through its environment."""
+
+    rank: int
+    world: int
+    local_rank: int
+    """Its number among the processes of its machine; the GPU it takes."""
+    address: str
+    """Host name of rank zero."""
+    port: int
+
+
+def read_launch(environment: Mapping[str, str]) -> Launch | None:
+    """What torchrun, or else Slurm's srun, set; None for a process on its own.
+
+    Raises:
+        TrainError: torchrun's variables are incomplete.
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        return _torchrun_launch(environment)
+    # The batch script itself has SLURM_NTASKS too; only a process that srun started has this one.
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        return _slurm_launch(environment)
+    return None
+
+
+def _torchrun_launch(environment: Mapping[str, str]) -> Launch:
+    try:
+        return Launch(
+            rank=int(environment["RANK"]),
+            world=int(environment["WORLD_SIZE"]),
+            local_rank=int(environment.get("LOCAL_RANK", "0")),
+            address=environment["MASTER_ADDR"],
+            port=int(environment["MASTER_PORT"]),
+        )
+    except KeyError as error:
+        raise TrainError(
+            f"RANK and WORLD_SIZE are set, but {error} is not; start with torchrun, or unset them"
+        ) from error
+
+
+def _slurm_launch(environment: Mapping[str, str]) -> Launch:
+    # All ranks derive the same port from the job, so that two jobs on a node do not meet.
+    job_port = _FIRST_PORT + int(environment.get("SLURM_JOB_ID", "0")) % _PORTS
+    return Launch(
+        rank=int(environment["SLURM_PROCID"]),
+        world=int(environment["SLURM_STEP_NUM_TASKS"]),
+        local_rank=int(environment["SLURM_LOCALID"]),
+        address=environment.get("MASTER_ADDR") or _first_host(environment["SLURM_STEP_NODELIST"]),
+        port=int(environment.get("MASTER_PORT", job_port)),
+    )
+
+
+def _first_host(node_list: str) -> str:
+    scontrol = shutil.which("scontrol")
+    if scontrol is None:
+        raise TrainError("there is no scontrol to read Slurm's node list; set MASTER_ADDR")
+    listing = subprocess.run(  # noqa: S603
+        [scontrol, "show", "hostnames", node_list], check=True, capture_output=True, text=True
+    )
+    return listing.stdout.split()[0]
+
+
+@contextmanager
+def join_ranks(choice: DeviceChoice) -> Iterator[Ranks]:
+    """This process's place in the run; the processes are connected until the block ends.
+
+    Raises:
+        TrainError: CUDA was asked for and is not there.
+    """
+    launch = read_launch(os.environ)
+    device = choose_device(choice, local_rank=launch.local_rank if launch else 0)
+    if launch is None or launch.world == 1:
+        yield Ranks(rank=0, world=1, device=device)
+        return
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        init_method=f"tcp://{launch.address}:{launch.port}",
+        rank=launch.rank,
+        world_size=launch.world,
+    )
+    try:
+        yield Ranks(rank=launch.rank, world=launch.world, device=device)
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(choice: DeviceChoice, *, local_rank: int = 0) -> torch.device:
+    """The device to compute on; `auto` takes a GPU where there is one.
+
+    Raises:
+        TrainError: CUDA was asked for and is not there, or has fewer GPUs than processes.
+    """
+    if choice == "cpu" or (choice == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise TrainError("--device cuda: torch finds no CUDA device; use --device cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise TrainError(
+            f"process {local_rank} of this machine finds {torch.cuda.device_count()} GPUs; start "
+            "at most one process per GPU"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """The mean of a tensor over all ranks; the tensor itself where there is one rank."""
+    if not dist.is_initialized():
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def greatest_over_ranks(number: int, ranks: Ranks) -> int:
+    """The greatest of one whole number per rank: how all learn what one has seen."""
+    if ranks.world == 1:
+        return number
+    greatest = torch.tensor(number, device=ranks.device)
+    dist.all_reduce(greatest, op=dist.ReduceOp.MAX)
+    return int(greatest.item())
+
+
+def wait_for_all(ranks: Ranks) -> None:
+    """Return once every rank has come here."""
+    if ranks.world > 1:
+        dist.barrier()

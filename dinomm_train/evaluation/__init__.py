@@ -1,0 +1,1 @@
+"""Does a checkpoint help: frozen features, protocols, scores and the table of them."""

@@ -1,0 +1,61 @@
+"""What a run reports as it goes: JSON lines for scripts, TensorBoard for people."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from torch.utils.tensorboard import SummaryWriter
+
+from dinomm_train.whole_file import write_text
+
+JSON_LINES = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+
+
+class MetricsWriter:
+    """Writes rows of named numbers under one run folder."""
+
+    def __init__(self, lines: TextIO, board: SummaryWriter) -> None:
+        self._lines = lines
+        self._board = board
+
+    def write(self, step: int, values: Mapping[str, int | float]) -> None:
+        """Add one row; it is on disk when this returns."""
+        self._lines.write(json.dumps({"step": step} | dict(values)) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+
+@contextmanager
+def open_metrics(run: Path, *, steps_done: int) -> Iterator[MetricsWriter]:
+    """A writer that goes on after the rows of steps already done.
+
+    Later rows are removed: they belong to steps that a killed run did after its last checkpoint,
+    and which come again.
+    """
+    path = run / JSON_LINES
+    if path.is_file():
+        write_text(path, "".join(_rows_until(path, steps_done)))
+    # The board hides later points instead of removing them.
+    board = SummaryWriter(str(run / TENSORBOARD), purge_step=steps_done + 1)
+    with path.open("a", encoding="utf-8") as lines:
+        try:
+            yield MetricsWriter(lines, board)
+        finally:
+            board.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, int | float]]:
+    """All rows of a run, in order."""
+    text = (run / JSON_LINES).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _rows_until(path: Path, step: int) -> Iterator[str]:
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        # A run that was killed while writing leaves half a line.
+        if line.endswith("\n") and json.loads(line)["step"] <= step:
+            yield line

@@ -1,0 +1,1 @@
+"""The networks: backbone, projection head, and the pair of student and teacher."""

@@ -1,0 +1,146 @@
+"""The vision transformer that is pretrained: one of timm's, for any channel count and crop size."""
+
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from dinomm_train.config import ModelConfig, PositionResampling
+from dinomm_train.errors import TrainError
+
+
+class Backbone(nn.Module):
+    """Maps crops of any size that its patches divide to one CLS feature each.
+
+    The network itself is `vit`, and plain timm loads its state.
+    """
+
+    def __init__(self, vit: VisionTransformer, table_resampling: PositionResampling) -> None:
+        super().__init__()
+        self.vit = vit
+        self.table_resampling = table_resampling
+        if table_resampling == "published":
+            _require_class_position(vit)
+
+    @property
+    def width(self) -> int:
+        """Features per crop."""
+        return int(self.vit.num_features)
+
+    @property
+    def patch_px(self) -> int:
+        """Side of a token's square, in pixels."""
+        return _patch_px(self.vit)
+
+    def forward(
+        self, crops: Float[Tensor, "crop channel height width"]
+    ) -> Float[Tensor, "crop feature"]:
+        """The CLS feature of each crop, after the last normalization."""
+        if self.table_resampling == "timm":
+            features: Tensor = self.vit(crops)
+            return features
+        return self._forward_published(crops)
+
+    def _forward_published(self, crops: Tensor) -> Tensor:
+        vit = self.vit
+        patches = vit.patch_embed(crops)  # [crop, row, column, feature]
+        count, rows, columns, _ = patches.shape
+        assert vit.pos_embed is not None
+        assert vit.cls_token is not None
+        table = resample_table_as_published(vit.pos_embed, (rows, columns))
+        tokens = torch.cat((vit.cls_token.expand(count, -1, -1), patches.flatten(1, 2)), dim=1)
+        tokens = vit.norm_pre(vit.pos_drop(tokens + table))
+        normalized: Tensor = vit.norm(vit.blocks(tokens))
+        return normalized[:, 0]
+
+
+def build_backbone(config: ModelConfig, *, channels: int, global_px: int) -> Backbone:
+    """A freshly initialized backbone, from torch's global random state.
+
+    Args:
+        config: Architecture; `drop_path` included, which only acts in training mode.
+        channels: Bands that a crop stacks.
+        global_px: Side of a global crop, in pixels; the position table fits it unless the
+            configuration says otherwise.
+
+    Raises:
+        TrainError: timm has no such vision transformer, or its patches do not divide the crop.
+    """
+    arguments = timm_arguments(config, channels=channels, global_px=global_px)
+    try:
+        vit = timm.create_model(config.name, **arguments)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise TrainError(
+            f"model.name {config.name!r}: timm cannot build it so ({error}); "
+            "timm.list_models('vit*') names the vision transformers"
+        ) from error
+    if not isinstance(vit, VisionTransformer):
+        raise TrainError(f"model.name {config.name!r} is a {type(vit).__name__}, not a plain ViT")
+    require_divisible(vit, global_px)
+    return Backbone(vit, config.table_resampling)
+
+
+def timm_arguments(config: ModelConfig, *, channels: int, global_px: int) -> dict[str, Any]:
+    """What `timm.create_model` takes after the model's name, as plain values."""
+    dimensions = {
+        "patch_size": config.patch_px,
+        "depth": config.depth,
+        "embed_dim": config.width,
+        "num_heads": config.heads,
+    }
+    return {
+        "img_size": config.table_px or global_px,
+        "in_chans": channels,
+        "num_classes": 0,
+        "dynamic_img_size": True,
+        "drop_path_rate": config.drop_path,
+    } | {name: value for name, value in dimensions.items() if value}
+
+
+def require_divisible(vit: VisionTransformer, side_px: int) -> None:
+    """Return nothing where the network's patches tile an image of this side.
+
+    Raises:
+        TrainError: they do not.
+    """
+    patch_px = _patch_px(vit)
+    if side_px % patch_px:
+        raise TrainError(
+            f"a crop of {side_px} px is not a multiple of the model's {patch_px} px patches; "
+            "change views.crops or model.patch_px"
+        )
+
+
+def resample_table_as_published(
+    table: Float[Tensor, "1 token feature"], grid: tuple[int, int]
+) -> Float[Tensor, "1 resampled feature"]:
+    """The position table (class position first) for another grid of patches, as DINO's code does.
+
+    Bicubic without antialiasing, the scale taken from the target size plus 0.1. A table that
+    already has the grid is returned as it is.
+    """
+    side = round((table.shape[1] - 1) ** 0.5)
+    if grid == (side, side):
+        return table
+    class_position, patches = table[:, :1], table[:, 1:]
+    image = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    scale = [(count + 0.1) / side for count in grid]
+    resampled = nn.functional.interpolate(image, scale_factor=scale, mode="bicubic")
+    assert resampled.shape[-2:] == grid
+    return torch.cat((class_position, resampled.flatten(2).transpose(1, 2)), dim=1)
+
+
+def _patch_px(vit: VisionTransformer) -> int:
+    rows_px, _ = vit.patch_embed.patch_size
+    return int(rows_px)
+
+
+def _require_class_position(vit: VisionTransformer) -> None:
+    if vit.num_prefix_tokens != 1 or vit.no_embed_class or vit.pos_embed is None:
+        raise TrainError(
+            "model.table_resampling 'published' needs a model whose position table holds the class "
+            "token and patches alone; choose 'timm'"
+        )

@@ -1,0 +1,68 @@
+"""The two networks of self-distillation: a student, and a teacher that is its moving average."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from dinomm_train.config import RunConfig
+from dinomm_train.models.backbone import Backbone, build_backbone, require_divisible
+from dinomm_train.models.projection_head import ProjectionHead
+
+
+class Encoder(nn.Module):
+    """Backbone and head: from crops of several sizes to the logits of the prototypes."""
+
+    def __init__(self, backbone: Backbone, head: ProjectionHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(
+        self, crops_by_size: Sequence[Float[Tensor, "..."]]
+    ) -> Float[Tensor, "crop prototype"]:
+        """The logits of all crops, one size after the other in the order given."""
+        features = [self.backbone(crops) for crops in crops_by_size]
+        logits: Tensor = self.head(torch.cat(features))
+        return logits
+
+
+class StudentTeacher(nn.Module):
+    """Two encoders with the same weights at first; gradients move the student alone.
+
+    The teacher has no stochastic depth and stays in evaluation mode.
+    """
+
+    def __init__(self, student: Encoder, teacher: Encoder) -> None:
+        super().__init__()
+        self.student = student.train()
+        self.teacher = teacher.eval().requires_grad_(requires_grad=False)
+        self.teacher.load_state_dict(student.state_dict())
+
+    @torch.no_grad()
+    def update_teacher(self, momentum: float) -> None:
+        """Set each of the teacher's weights to momentum x itself + (1 - momentum) x student's."""
+        average = get_ema_multi_avg_fn(momentum)  # type: ignore[no-untyped-call]
+        average(list(self.teacher.parameters()), list(self.student.parameters()), 0)
+
+
+def build_student_teacher(config: RunConfig, *, channels: int) -> StudentTeacher:
+    """A freshly initialized pair, from torch's global random state.
+
+    Raises:
+        TrainError: timm cannot build the backbone, or its patches do not divide the crops.
+    """
+    student = _build_encoder(config, channels)
+    without_drop = replace(config, model=replace(config.model, drop_path=0.0))
+    return StudentTeacher(student, _build_encoder(without_drop, channels))
+
+
+def _build_encoder(config: RunConfig, channels: int) -> Encoder:
+    crops = config.views.crops
+    backbone = build_backbone(config.model, channels=channels, global_px=crops.global_px)
+    if crops.local_count:
+        require_divisible(backbone.vit, crops.local_px)
+    return Encoder(backbone, ProjectionHead(config.head, features=backbone.width))

@@ -1,0 +1,94 @@
+"""The batches of one rank."""
+
+import threading
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.loader import TrainingBatches
+from dinomm_train.data.order import epoch_order
+from dinomm_train.errors import TrainError
+from tests.shard_fixture import make_dataset
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> StoredSplit:
+    dataset = make_dataset(tmp_path_factory.mktemp("dataset"), size_px=4)
+    return StoredDataset.open(dataset).split("train")
+
+
+def positions_of(batches: TrainingBatches, epoch: int, start_step: int = 0) -> list[list[int]]:
+    return [batch.positions.tolist() for batch in batches.epoch(epoch, start_step)]
+
+
+def joined(parts: Iterable[list[int]]) -> list[int]:
+    return list(chain.from_iterable(parts))
+
+
+def reading_threads() -> list[str]:
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith("read-ahead")]
+
+
+def test_an_epoch_is_its_order_cut_into_whole_batches(split: StoredSplit) -> None:
+    batches = TrainingBatches(split, seed=4, global_batch=7)
+    assert (batches.steps_per_epoch, batches.dropped_per_epoch) == (3, 3)
+    assert joined(positions_of(batches, 2)) == epoch_order(24, 4, 2)[:21].tolist()
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 6])
+def test_ranks_share_what_one_process_would_see(split: StoredSplit, world: int) -> None:
+    alone = positions_of(TrainingBatches(split, seed=0, global_batch=6), epoch=1)
+    shares = [
+        positions_of(TrainingBatches(split, seed=0, global_batch=6, rank=rank, world=world), 1)
+        for rank in range(world)
+    ]
+    assert [joined(parts) for parts in zip(*shares, strict=True)] == alone
+
+
+@pytest.mark.parametrize("start_step", range(7))
+def test_an_epoch_continues_at_any_step(split: StoredSplit, start_step: int) -> None:
+    batches = TrainingBatches(split, seed=0, global_batch=4)
+    assert positions_of(batches, 3, start_step) == positions_of(batches, 3)[start_step:]
+
+
+def test_a_limit_uses_the_first_stored_samples_alone(split: StoredSplit) -> None:
+    batches = TrainingBatches(split, seed=0, global_batch=5, sample_limit=10)
+    assert sorted(joined(positions_of(batches, 0))) == list(range(10))
+
+
+def test_closing_an_epoch_ends_its_threads(split: StoredSplit) -> None:
+    epoch = TrainingBatches(split, seed=0, global_batch=2).epoch(0)
+    next(epoch)
+    assert reading_threads()
+    epoch.close()
+    assert not reading_threads()
+
+
+def test_a_failed_read_reaches_the_trainer_and_ends_the_threads(tmp_path: Path) -> None:
+    split = StoredDataset.open(make_dataset(tmp_path, size_px=4)).split("train")
+    for path in split.shard_paths:
+        path.unlink()
+    with pytest.raises(TrainError, match="cannot be opened"):
+        next(TrainingBatches(split, seed=0, global_batch=2).epoch(0))
+    assert not reading_threads()
+
+
+def test_a_batch_larger_than_the_split_is_refused_at_once(split: StoredSplit) -> None:
+    with pytest.raises(TrainError, match="do not fill"):
+        TrainingBatches(split, seed=0, global_batch=32)
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused_at_once(split: StoredSplit) -> None:
+    with pytest.raises(TrainError, match="evenly"):
+        TrainingBatches(split, seed=0, global_batch=8, world=3)
+
+
+def test_batches_hold_the_samples_at_their_positions(split: StoredSplit) -> None:
+    for batch in TrainingBatches(split, seed=0, global_batch=8).epoch(0):
+        assert np.array_equal(batch.sample_ids, split.sample_ids[batch.positions])
+        assert batch.s2.shape == (8, 12, 4, 4)

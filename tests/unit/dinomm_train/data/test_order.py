@@ -1,0 +1,64 @@
+"""Which sample comes when."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dinomm_train.data.order import (
+    epoch_order,
+    rank_share,
+    share_size,
+    step_positions,
+    steps_per_epoch,
+)
+from dinomm_train.errors import TrainError
+
+
+@given(count=st.integers(0, 300), seed=st.integers(0, 2**32), epoch=st.integers(0, 1000))
+def test_an_epoch_visits_every_sample_once(count: int, seed: int, epoch: int) -> None:
+    assert sorted(epoch_order(count, seed, epoch).tolist()) == list(range(count))
+
+
+def test_seeds_and_epochs_have_orders_of_their_own() -> None:
+    orders = [tuple(epoch_order(50, seed, epoch)) for seed in range(3) for epoch in range(3)]
+    assert len(set(orders)) == len(orders)
+    assert orders[0] == tuple(epoch_order(50, 0, 0))
+
+
+def test_every_place_is_as_likely_for_every_sample() -> None:
+    places = np.array([np.argsort(epoch_order(5, seed=0, epoch=epoch)) for epoch in range(2000)])
+    counts = np.array([np.bincount(column, minlength=5) for column in places.T])
+    # Binomial(2000, 1/5): standard deviation 17.9.
+    assert np.abs(counts - 400).max() < 5 * 17.9
+
+
+@given(
+    steps=st.integers(1, 5), share=st.integers(1, 4), world=st.integers(1, 4), extra=st.integers(0)
+)
+def test_ranks_together_see_the_global_batch_whatever_their_number(
+    steps: int, share: int, world: int, extra: int
+) -> None:
+    global_batch = share * world
+    count = steps * global_batch + extra % global_batch
+    order = epoch_order(count, seed=3, epoch=1)
+    assert steps_per_epoch(count, global_batch) == steps
+    seen = []
+    for step in range(steps):
+        batch = step_positions(order, step, global_batch)
+        shares = [rank_share(batch, rank, world) for rank in range(world)]
+        assert {len(one) for one in shares} == {share}
+        assert np.array_equal(np.concatenate(shares), batch)
+        seen.extend(batch.tolist())
+    assert len(set(seen)) == steps * global_batch
+
+
+def test_a_batch_that_ranks_cannot_share_evenly_is_refused() -> None:
+    with pytest.raises(TrainError, match="10 cannot be shared evenly by 3"):
+        share_size(10, 3)
+
+
+def test_a_split_smaller_than_one_batch_is_refused() -> None:
+    with pytest.raises(TrainError, match="24 samples do not fill one global batch of 25"):
+        steps_per_epoch(24, 25)
+    assert steps_per_epoch(25, 25) == 1

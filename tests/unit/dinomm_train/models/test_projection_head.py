@@ -1,0 +1,42 @@
+"""The head's logits are cosines with its prototypes."""
+
+import numpy as np
+import torch
+
+from dinomm_train.config import HeadConfig
+from dinomm_train.models.projection_head import ProjectionHead, Prototypes
+
+SMALL = HeadConfig(hidden=16, bottleneck=8, prototypes=32)
+
+
+def test_logits_are_cosines_between_the_bottleneck_and_each_prototype() -> None:
+    head = ProjectionHead(SMALL, features=12)
+    features = torch.randn(5, 12)
+    bottleneck = head.perceptron(features).detach().numpy()
+    prototypes = head.prototypes.directions.detach().numpy()
+    found = head(features).detach().numpy()
+    for crop in range(5):
+        for index in range(32):
+            lengths = np.linalg.norm(bottleneck[crop]) * np.linalg.norm(prototypes[index])
+            cosine = bottleneck[crop] @ prototypes[index] / lengths
+            assert abs(found[crop, index] - cosine) < 1e-5
+
+
+def test_learnt_lengths_scale_each_prototype_s_logit() -> None:
+    torch.manual_seed(0)
+    fixed = Prototypes(SMALL)
+    torch.manual_seed(0)
+    learnt = Prototypes(HeadConfig(hidden=16, bottleneck=8, prototypes=32, unit_prototypes=False))
+    assert learnt.lengths is not None
+    with torch.no_grad():
+        learnt.lengths.copy_(torch.arange(32.0)[:, None])
+    directions = torch.randn(3, 8)
+    assert torch.allclose(learnt(directions), fixed(directions) * torch.arange(32.0), atol=1e-5)
+
+
+def test_the_default_head_has_the_published_size() -> None:
+    with torch.device("meta"):
+        head = ProjectionHead(HeadConfig(), features=384)
+    count = sum(weights.numel() for weights in head.parameters())
+    # 384 -> 2048 -> 2048 -> 256 with biases, then 65,536 directions of 256.
+    assert count == (385 * 2048) + (2049 * 2048) + (2049 * 256) + 65_536 * 256

@@ -1,0 +1,143 @@
+"""Checkpoints are whole or not there, and a damaged one is named and passed over."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bigearth_prep.card import read_card
+from dinomm_train.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from dinomm_train.config import RECIPES
+from dinomm_train.errors import TrainError
+from tests.shard_fixture import make_dataset
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    dataset = make_dataset(tmp_path_factory.mktemp("dataset"), samples={"train": 1}, size_px=4)
+    student = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=0.1, betas=(0.8, 0.9))
+    student(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return Checkpoint(
+        step=5,
+        steps_per_epoch=3,
+        config=RECIPES["paper"],
+        card=read_card(dataset),
+        dataset_checksum="ab" * 16,
+        student=dict(student.state_dict()),
+        teacher={"weight": torch.arange(4.0)},
+        loss={"centre": torch.ones(3)},
+        optimizer=optimizer.state_dict(),
+    )
+
+
+def files_of(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def test_everything_saved_is_read_back(sample: Checkpoint, tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, sample, keep_last=3)
+    assert path == tmp_path / "checkpoints" / "step-00000005.pt"
+    for found in (read_checkpoint(tmp_path), read_checkpoint(path)):
+        assert (found.step, found.steps_per_epoch) == (5, 3)
+        assert (found.config, found.card) == (sample.config, sample.card)
+        assert found.dataset_checksum == sample.dataset_checksum
+        assert torch.equal(found.teacher["weight"], sample.teacher["weight"])
+        assert torch.equal(found.student["weight"], sample.student["weight"])
+        assert torch.equal(found.loss["centre"], sample.loss["centre"])
+        average = found.optimizer["state"][0]["exp_avg"]
+        assert torch.equal(average, sample.optimizer["state"][0]["exp_avg"])
+        assert found.optimizer["param_groups"] == sample.optimizer["param_groups"]
+
+
+def test_only_the_newest_are_kept(sample: Checkpoint, tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        save_checkpoint(tmp_path, replace(sample, step=step), keep_last=2)
+    assert files_of(tmp_path) == ["latest", "step-00000003.pt", "step-00000004.pt"]
+    assert read_checkpoint(tmp_path).step == 4
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    damage: str, sample: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_checkpoint(tmp_path, replace(sample, step=1), keep_last=3)
+    newest = save_checkpoint(tmp_path, replace(sample, step=2), keep_last=3)
+    content = bytearray(newest.read_bytes())
+    if damage == "truncate":
+        newest.write_bytes(content[:-7])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+    else:
+        newest.unlink()
+    with caplog.at_level(logging.WARNING):
+        assert read_checkpoint(tmp_path).step == 1
+    assert "step-00000002.pt" in caplog.text
+
+
+def test_going_on_from_before_a_damaged_checkpoint_supersedes_it(
+    sample: Checkpoint, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path, replace(sample, step=1), keep_last=3)
+    save_checkpoint(tmp_path, replace(sample, step=9), keep_last=3).write_bytes(b"damaged")
+    save_checkpoint(tmp_path, replace(sample, step=4), keep_last=3)
+    assert files_of(tmp_path) == ["latest", "step-00000001.pt", "step-00000004.pt"]
+    assert read_checkpoint(tmp_path).step == 4
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(
+    sample: Checkpoint, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path, sample, keep_last=3).write_bytes(b"damaged")
+    with pytest.raises(TrainError, match="none of the 1 checkpoints"):
+        find_checkpoint(tmp_path)
+
+
+def test_a_save_that_fails_leaves_the_old_state(
+    sample: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, replace(sample, step=1), keep_last=3)
+
+    def write_half_and_fail(_: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", write_half_and_fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, replace(sample, step=2), keep_last=3)
+    assert files_of(tmp_path) == ["latest", "step-00000001.pt"]
+    assert read_checkpoint(tmp_path).step == 1
+
+
+def test_a_folder_without_checkpoints_has_none(tmp_path: Path) -> None:
+    assert find_checkpoint(tmp_path) is None
+    with pytest.raises(TrainError, match="holds no checkpoint"):
+        read_checkpoint(tmp_path)
+    with pytest.raises(TrainError, match="does not exist"):
+        read_checkpoint(tmp_path / "nothing.pt")
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    text, tensor, foreign = (tmp_path / name for name in ("text.pt", "tensor.pt", "foreign.pt"))
+    text.write_text("not a checkpoint", encoding="utf-8")
+    torch.save(torch.ones(2), tensor)
+    torch.save({"student": {}}, foreign)
+    for path in (text, tensor, foreign):
+        with pytest.raises(TrainError, match=rf"{path.name} is not a readable checkpoint"):
+            read_checkpoint(path)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pt"
+    torch.save({"format": "dinomm-checkpoint", "hook": Path("x")}, path)
+    with pytest.raises(TrainError, match=r"evil\.pt is not a readable checkpoint"):
+        read_checkpoint(path)

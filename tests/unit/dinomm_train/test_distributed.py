@@ -1,0 +1,93 @@
+"""Who a process is, as its launcher's environment says it."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from dinomm_train.distributed import (
+    Launch,
+    Ranks,
+    choose_device,
+    greatest_over_ranks,
+    join_ranks,
+    mean_over_ranks,
+    read_launch,
+)
+from dinomm_train.errors import TrainError
+
+TORCHRUN = {
+    "RANK": "3",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "MASTER_ADDR": "node-a",
+    "MASTER_PORT": "29500",
+}
+SLURM = {
+    "SLURM_PROCID": "5",
+    "SLURM_STEP_NUM_TASKS": "6",
+    "SLURM_NTASKS": "6",
+    "SLURM_LOCALID": "1",
+    "SLURM_JOB_ID": "1234567",
+    "SLURM_STEP_NODELIST": "gpu[07-09]",
+}
+
+
+def test_a_process_without_a_launcher_is_on_its_own() -> None:
+    assert read_launch({}) is None
+
+
+def test_a_batch_script_that_srun_did_not_start_is_on_its_own() -> None:
+    assert read_launch({"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_JOB_ID": "1"}) is None
+
+
+def test_torchrun_s_variables_win_over_slurm_s() -> None:
+    assert read_launch(TORCHRUN | SLURM) == Launch(
+        rank=3, world=8, local_rank=1, address="node-a", port=29500
+    )
+
+
+def test_a_missing_torchrun_variable_is_named() -> None:
+    environment = {key: value for key, value in TORCHRUN.items() if key != "MASTER_PORT"}
+    with pytest.raises(TrainError, match="MASTER_PORT"):
+        read_launch(environment)
+
+
+def test_srun_s_processes_meet_at_the_first_host_on_a_port_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text('#!/bin/sh\n[ "$3" = "gpu[07-09]" ] && printf "gpu07\\ngpu08\\n"\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert read_launch(SLURM) == Launch(
+        rank=5, world=6, local_rank=1, address="gpu07", port=20_000 + 1234567 % 40_000
+    )
+
+
+def test_without_scontrol_the_address_must_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(TrainError, match="set MASTER_ADDR"):
+        read_launch(SLURM)
+    launch = read_launch(SLURM | {"MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "4000"})
+    assert launch is not None
+    assert (launch.address, launch.port) == ("10.0.0.7", 4000)
+
+
+def test_a_lone_process_is_the_first_and_only_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*TORCHRUN, *SLURM):
+        monkeypatch.delenv(name, raising=False)
+    with join_ranks("cpu") as ranks:
+        assert ranks == Ranks(rank=0, world=1, device=torch.device("cpu"))
+        assert ranks.is_first
+        assert greatest_over_ranks(7, ranks) == 7
+    values = torch.ones(2)
+    assert mean_over_ranks(values) is values
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    assert choose_device("auto") == torch.device("cpu")
+    with pytest.raises(TrainError, match="--device cpu"):
+        choose_device("cuda")

@@ -1,0 +1,36 @@
+"""Rows of metrics go on where a stopped run left them, each step once."""
+
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,
+)
+
+from dinomm_train.metrics import open_metrics, read_metrics
+
+
+def test_rows_reach_the_file_and_the_board(tmp_path: Path) -> None:
+    with open_metrics(tmp_path, steps_done=0) as metrics:
+        metrics.write(10, {"loss": 2.5, "lr": 0.1})
+        metrics.write(20, {"loss": 1.5, "lr": 0.2})
+    assert read_metrics(tmp_path) == [
+        {"step": 10, "loss": 2.5, "lr": 0.1},
+        {"step": 20, "loss": 1.5, "lr": 0.2},
+    ]
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in board.Scalars("loss")] == [(10, 2.5), (20, 1.5)]
+
+
+def test_rows_after_the_checkpoint_make_way_for_the_steps_done_again(tmp_path: Path) -> None:
+    with open_metrics(tmp_path, steps_done=0) as metrics:
+        for step in (10, 20, 30):
+            metrics.write(step, {"loss": float(step)})
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write('{"step": 4')
+    with open_metrics(tmp_path, steps_done=20) as metrics:
+        metrics.write(30, {"loss": -1.0})
+    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [
+        (10, 10.0),
+        (20, 20.0),
+        (30, -1.0),
+    ]

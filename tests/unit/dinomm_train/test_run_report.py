@@ -1,0 +1,71 @@
+"""Metrics rows average the steps since the row before, and epochs are logged with their mean."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dinomm_train.config import OutputConfig, RunConfig
+from dinomm_train.learner import StepReport
+from dinomm_train.metrics import read_metrics
+from dinomm_train.run_report import open_report
+from dinomm_train.schedules import step_values
+
+CONFIG = replace(RunConfig(), output=OutputConfig(log_every_steps=4))
+STEPS_PER_EPOCH = 6
+
+
+def report_steps(run: Path, first: int, last: int) -> None:
+    """Steps whose loss is their number, counted from one."""
+    with open_report(
+        run,
+        CONFIG,
+        steps_done=first,
+        steps_to_do=last - first,
+        steps_per_epoch=STEPS_PER_EPOCH,
+    ) as report:
+        for step in range(first, last):
+            values = step_values(step, CONFIG, steps_per_epoch=STEPS_PER_EPOCH)
+            loss = torch.tensor(float(step + 1))
+            measured = StepReport(loss=loss, gradient_norm=torch.tensor(0.5))
+            report.add(step + 1, values, measured, waited_s=0.0)
+
+
+def test_a_row_holds_the_mean_loss_since_the_last_row(tmp_path: Path) -> None:
+    report_steps(tmp_path, 0, 12)
+    rows = read_metrics(tmp_path)
+    assert [row["step"] for row in rows] == [4, 6, 8, 12]
+    assert [row["loss"] for row in rows] == [2.5, 5.5, 7.5, 10.5]
+    assert [row["epoch"] for row in rows] == [0, 0, 1, 1]
+    assert rows[1]["lr"] == step_values(5, CONFIG, steps_per_epoch=STEPS_PER_EPOCH).lr
+    assert rows[0]["gradient_norm"] == 0.5
+    assert all(0 <= row["data_wait_share"] <= 1 and row["samples_per_s"] > 0 for row in rows)
+
+
+def test_each_epoch_is_logged_once_with_its_mean_loss(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        report_steps(tmp_path, 0, 12)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split(",")[0] for line in lines] == [
+        "epoch 1 of 100: loss 3.5000",
+        "epoch 2 of 100: loss 9.5000",
+    ]
+
+
+def test_a_continued_report_goes_on_after_the_steps_done(tmp_path: Path) -> None:
+    report_steps(tmp_path, 0, 8)
+    report_steps(tmp_path, 6, 12)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [4, 6, 8, 12]
+
+
+def test_progress_goes_to_standard_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report_steps(tmp_path, 2, 12)
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "steps: 10 of 10" in output.err
