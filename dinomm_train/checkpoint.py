@@ -16,10 +16,10 @@ import xxhash
 from torch import Tensor
 
 from bigearth_prep.card import DatasetCard, parse_card
+from bigearth_prep.whole_file import whole_file, write_text
 from dinomm_train.config import RunConfig
 from dinomm_train.config_text import config_from_dict, config_to_dict
 from dinomm_train.errors import TrainError
-from dinomm_train.whole_file import whole_file, write_text
 
 FOLDER = "checkpoints"
 INDEX = "latest"

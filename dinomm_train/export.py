@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from bigearth_prep.whole_file import whole_file
 from dinomm_train.config import ModelConfig
 from dinomm_train.errors import TrainError
 from dinomm_train.models.backbone import resample_table_as_published, timm_arguments
@@ -18,7 +19,6 @@ from dinomm_train.models.frozen import (
     expected_input_from_json,
     freeze,
 )
-from dinomm_train.whole_file import whole_file
 
 FORMAT = "dinomm-backbone-1"
 _TABLE = "pos_embed"

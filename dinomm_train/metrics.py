@@ -8,7 +8,7 @@ from typing import TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
-from dinomm_train.whole_file import write_text
+from bigearth_prep.whole_file import write_text
 
 JSON_LINES = "metrics.jsonl"
 TENSORBOARD = "tensorboard"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from bigearth_prep.whole_file import write_text
 from dinomm_train.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
 from dinomm_train.config import DeviceChoice, RunConfig
 from dinomm_train.config_text import config_differences, config_to_toml
@@ -24,7 +25,6 @@ from dinomm_train.learner import Learner
 from dinomm_train.run_report import RunReport, open_report
 from dinomm_train.schedules import step_values
 from dinomm_train.stop_request import StopRequest
-from dinomm_train.whole_file import write_text
 
 CONFIG_NAME = "config.toml"
 

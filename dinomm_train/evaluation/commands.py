@@ -225,7 +225,7 @@ def embed_command(
 ) -> None:
     """Write the features of every patch of DATASET, by key, split and sensors."""
     from dinomm_train.data.index import StoredDataset
-    from dinomm_train.embeddings import write_embeddings
+    from dinomm_train.evaluation.embeddings import write_embeddings
     from dinomm_train.evaluation.networks import open_network
 
     stored = StoredDataset.open(dataset)

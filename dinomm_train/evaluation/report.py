@@ -11,9 +11,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bigearth_prep.whole_file import whole_file, write_text
 from dinomm_train.evaluation.scores import CONVENTION
 from dinomm_train.evaluation.sensor_matrix import MatrixRow
-from dinomm_train.whole_file import whole_file, write_text
 
 _SUMMARY = {
     "micro_ap": "micro mAP",

@@ -31,7 +31,7 @@ def run(package: str, *arguments: str | Path) -> str:
 @pytest.mark.parametrize("scheme", ["paper", "none"])
 def test_pretraining_takes_steps_on_real_shards(tmp_path: Path, scheme: str) -> None:
     roots = [REAL / "v1" / "BigEarthNet-v1.0", REAL / "v1" / "BigEarthNet-S1-v1.0"]
-    arguments = [
+    arguments: list[str | Path] = [
         "--s2",
         roots[0],
         "--s1",

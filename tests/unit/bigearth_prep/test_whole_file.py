@@ -1,26 +1,30 @@
-"""Files that appear whole or not at all."""
+"""A file is there in full, or as it was before."""
 
 from pathlib import Path
 
 import pytest
 
-from bigearth_prep.whole_file import whole_file
+from bigearth_prep.whole_file import whole_file, write_text
 
 
-def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
-    target = tmp_path / "a.txt"
-    with whole_file(target) as partial:
-        partial.write_text("whole")
-        assert not target.exists()
-    assert target.read_text() == "whole"
-    assert list(tmp_path.iterdir()) == [target]
+def test_a_finished_file_has_its_name_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "note.txt", "whole")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["note.txt"]
+    assert (tmp_path / "new" / "note.txt").read_text(encoding="utf-8") == "whole"
 
 
-def test_a_failure_leaves_the_old_file_and_no_partial(tmp_path: Path) -> None:
-    target = tmp_path / "a.txt"
-    target.write_text("old")
-    with pytest.raises(KeyboardInterrupt), whole_file(target) as partial:  # noqa: PT012
-        partial.write_text("new, but")
-        raise KeyboardInterrupt
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "half \ud800")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["note.txt"]
+
+
+def test_the_name_appears_only_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    with whole_file(path) as partial:
+        partial.write_text("whole", encoding="utf-8")
+        assert not path.exists()
+    assert path.exists()

@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dinomm_train.data.index import StoredDataset
-from dinomm_train.embeddings import write_embeddings
 from dinomm_train.evaluation.config import ExtractionConfig, SensorSet
+from dinomm_train.evaluation.embeddings import write_embeddings
 from dinomm_train.evaluation.features import embed_split
 from dinomm_train.models.frozen import expected_input, untrained
 from tests.checkpoint_fixture import TINY_MODEL, TINY_RUN

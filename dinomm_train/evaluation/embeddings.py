@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 
 from bigearth_prep.card import SPLITS
 from bigearth_prep.terminal import progress_bar
+from bigearth_prep.whole_file import whole_file
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.evaluation.config import ExtractionConfig
 from dinomm_train.evaluation.features import choose_sensor_sets, embed_split
 from dinomm_train.models.frozen import FrozenBackbone, require_same_input
-from dinomm_train.whole_file import whole_file
 
 
 def write_embeddings(
