@@ -11,6 +11,11 @@ from bigearth_prep.errors import PrepError
 
 Layout = Literal["v1", "v2", "unknown"]
 
+_UNPACKED: dict[Sensor, str] = {
+    "s2": "BigEarthNet-S2 (v2) or BigEarthNet-v1.0 (v1)",
+    "s1": "BigEarthNet-S1 (v2) or BigEarthNet-S1-v1.0 (v1)",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ArchiveFolder:
@@ -45,7 +50,7 @@ def scan_archive(root: Path, sensor: Sensor) -> ArchiveFolder:
         if repeated := found.keys() & patches.keys():
             raise PrepError(f"{root} holds patch {min(repeated)} twice; keep one")
         patches |= found
-    _check_prefix(root, sensor, patches)
+    _check_names(root, sensor, layout, patches)
     return ArchiveFolder(sensor, root, layout, patches)
 
 
@@ -53,9 +58,9 @@ def _detect_layout(root: Path) -> Layout:
     """Looks inside one folder only: v1 has half a million beside it."""
     for folder in _folders(root):
         with os.scandir(folder.path) as entries:
-            first = next(entries, None)
-        if first is not None:
-            return "v2" if first.is_dir() else "v1"
+            are_folders = [entry.is_dir() for entry in entries]
+        if are_folders:
+            return "v2" if any(are_folders) else "v1"
     return "unknown"
 
 
@@ -64,9 +69,14 @@ def _folders(root: Path) -> Iterator[os.DirEntry[str]]:
         yield from (entry for entry in entries if entry.is_dir())
 
 
-def _check_prefix(root: Path, sensor: Sensor, patches: dict[str, str]) -> None:
-    if patches and not any(name.startswith(sensor.upper()) for name in patches):
+def _check_names(root: Path, sensor: Sensor, layout: Layout, patches: dict[str, str]) -> None:
+    """Refuses a folder one level too high or too low, or of the other sensor."""
+    strange = next((name for name in patches if not name.startswith(sensor.upper())), None)
+    if strange is None and patches and layout == "v2":
+        name, folder = next(iter(patches.items()))
+        strange = name if any(_folders(root / folder)) else None
+    if strange is not None:
         raise PrepError(
-            f"--{sensor} {root} holds no {sensor.upper()} patch but {min(patches)}; give the "
-            f"folder whose {'sub' if sensor == 's1' else ''}folders are {sensor.upper()} patches"
+            f"--{sensor} {root} holds {patches[strange]}, which is no {sensor.upper()} patch; give "
+            f"the folder that the archive unpacks to, such as {_UNPACKED[sensor]}"
         )

@@ -14,6 +14,9 @@ SENSORS: tuple[Sensor, ...] = get_args(Sensor)
 PATCH_M = 1200
 """Side of a BigEarthNet patch, in metres."""
 
+PATCH_PX = 120
+"""Side of a patch on the 10 m grid, in pixels."""
+
 
 @dataclass(frozen=True, slots=True)
 class Band:

@@ -1,7 +1,7 @@
 """The dataset card, `dataset.json`: everything a reader of the shards must know."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -118,6 +118,8 @@ class DatasetCard:
     normalization: NormalizationCard
     labels: LabelCard
     splits: dict[str, SplitCard]
+    tables: dict[str, str] = field(default_factory=dict)
+    """xxh3_128 of the manifest and of the table of rejected pairs, by file name."""
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -149,7 +151,10 @@ def read_card(dataset: Path) -> DatasetCard:
     try:
         return parse_card(path.read_text(encoding="utf-8"))
     except (KeyError, TypeError, ValueError) as error:
-        raise PrepError(f"{path} is not a readable card ({error!r}); run verify") from error
+        raise PrepError(
+            f"{path} is not a readable card ({error!r}); copy the dataset again, or build it "
+            "again with --overwrite"
+        ) from error
 
 
 def parse_card(text: str) -> DatasetCard:
@@ -179,6 +184,7 @@ def parse_card(text: str) -> DatasetCard:
             classes=tuple(fields["labels"]["classes"]),
         ),
         splits={name: _split_of(values) for name, values in fields["splits"].items()},
+        tables=fields.get("tables", {}),
     )
 
 

@@ -1,8 +1,10 @@
 """The command `bigearth-prep`."""
 
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +12,7 @@ from bigearth_prep import __version__
 from bigearth_prep.cli_options import FOLDER, archive_options, build_config, cluster_config
 from bigearth_prep.errors import PrepError
 from bigearth_prep.terminal import (
+    VerboseCommand,
     config_option,
     counts_line,
     print_json,
@@ -31,9 +34,16 @@ def commands(verbose: int) -> None:
     set_verbosity(verbose)
 
 
+_LOG_COLUMNS = 160
+"""Width of tables that go to a file or a pipe."""
+
+
 def main() -> None:
     """Run the command line."""
     run_group(commands, (PrepError,))
+
+
+commands.command_class = VerboseCommand
 
 
 @commands.command("make-archive")
@@ -42,17 +52,19 @@ def main() -> None:
 @click.option("--pairs", type=click.IntRange(1), default=1000, help="Pairs of patches.")
 @click.option("--seed", type=int, default=0, help="Same seed, same bytes.")
 @click.option("--tar", is_flag=True, help="Write tars as published, instead of folders.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @config_option()
-def make_archive(
-    out: Path, layout: Literal["v1", "v2"], pairs: int, seed: int, *, tar: bool
-) -> None:
+def make_archive(*, as_json: bool, **settings: Any) -> None:  # noqa: ANN401 (click passes them)
     """Write a made-up archive in BigEarthNet's on-disk layout to OUT."""
     from bigearth_prep.synthetic.archive import ArchiveConfig, write_archive
 
-    config = ArchiveConfig(out=out, layout=layout, pairs=pairs, seed=seed, tar=tar)
-    with progress_bar(2 * pairs, "patches") as advance:
+    config = ArchiveConfig(**settings)
+    with progress_bar(2 * config.pairs, "patches") as advance:
         summary = write_archive(config, advance)
-    click.echo(f"{pairs:,} pairs in {summary.s2} and {summary.s1}")
+    if as_json:
+        print_json(json.loads(json.dumps(asdict(summary), default=str)))
+        return
+    click.echo(f"{config.pairs:,} pairs in {summary.s2} and {summary.s1}")
     for table in summary.tables:
         click.echo(f"table {table}")
 
@@ -76,7 +88,7 @@ def make_archive(
 @click.option(
     "--resampling",
     type=click.Choice(["nearest", "bilinear", "cubic"]),
-    help="For the 20 m and 60 m bands.  [default: nearest; cubic for paper]",
+    help="How bands come to --size; by default cubic for paper, bilinear at 128 px, else nearest.",
 )
 @click.option("--shard-mb", type=float, default=256.0, help="Largest shard, in 10^6 bytes.")
 @click.option(
@@ -86,7 +98,7 @@ def make_archive(
     help="Bad pairs become rows of rejected.parquet, or end the build.",
 )
 @click.option(
-    "--resume", is_flag=True, default=True, help="Go on with an unfinished build (always on)."
+    "--resume/--no-resume", default=True, help="Go on with an unfinished build, or refuse it."
 )
 @click.option("--overwrite", is_flag=True, help="Replace a dataset built from another request.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
@@ -101,7 +113,13 @@ def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click pass
     if options["dry_run"]:
         _print_plan(plan_build(config), as_json=options["as_json"])
         return
-    summary = build_dataset(config, out, cluster_config(options), overwrite=options["overwrite"])
+    summary = build_dataset(
+        config,
+        out,
+        cluster_config(options),
+        resume=options["resume"],
+        overwrite=options["overwrite"],
+    )
     samples = {split: part.samples for split, part in summary.card.splits.items()}
     if options["as_json"]:
         print_json({"dataset": str(out), "samples": samples, "rejected": summary.rejected})
@@ -114,12 +132,16 @@ def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click pass
 @commands.command()
 @click.option("--out", type=FOLDER, required=True, help="JSON file to write.")
 @archive_options
+@click.option("--json", "as_json", is_flag=True, help="Print the statistics as JSON.")
 @config_option()
 def stats(out: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
     """Per-band statistics of an archive's train split, for `build-shards --stats FILE`."""
     from bigearth_prep.pipeline import archive_statistics
 
     table = archive_statistics(build_config(options), out, cluster_config(options))
+    if options["as_json"]:
+        print_json(asdict(table))
+        return
     for name, band in table.bands.items():
         click.echo(f"{name}: mean {band.mean:.6g}, std {band.std:.6g}, {band.count:,} px")
 
@@ -191,6 +213,8 @@ def _print_card(card: "DatasetCard") -> None:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console.width = _LOG_COLUMNS
     side, normalization = card.patch.size_px, card.normalization
     console.print(f"{card.created_by}, {card.source['archive']}, patches of {side} x {side} px")
     console.print(f"normalization {normalization.scheme}: {normalization.order}")

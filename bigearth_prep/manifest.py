@@ -68,4 +68,7 @@ def read_manifest(dataset: Path) -> pa.Table:
         table = pq.read_table(path)
         return table.select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA)
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:
-        raise PrepError(f"{path} is not a readable manifest: {error}; run verify") from error
+        raise PrepError(
+            f"{path} is not a readable manifest ({error}); copy the dataset again, or build it "
+            "again with --overwrite"
+        ) from error

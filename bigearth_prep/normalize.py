@@ -74,26 +74,29 @@ def native_dtype(band: Band) -> str:
     return "uint16" if band.sensor == "s2" else "float32"
 
 
-def parameters_of(scheme: Scheme, statistics: BandStatistics) -> BandParameters:
+def parameters_of(scheme: Scheme, statistics: BandStatistics, *, band: str) -> BandParameters:
     """What the card records of one band's normalization.
 
     Raises:
-        PrepError: `percentile` is asked of statistics that hold no percentiles.
+        PrepError: `percentile` is asked of statistics that hold no percentiles, or the band has
+            no range of values.
     """
     mean, std = statistics.mean, statistics.std
     if scheme == "paper":
         lower, upper = mean - STRETCH_STDS * std, mean + STRETCH_STDS * std
     elif scheme == "percentile":
-        if statistics.percentiles is None:
+        if not set(STRETCH_PERCENTILES) <= set(statistics.percentiles or {}):
             raise PrepError(
-                "--normalize percentile needs percentiles, and published tables hold none; "
+                f"--normalize percentile needs the percentiles {' and '.join(STRETCH_PERCENTILES)} "
+                f"of {band}, and published tables hold none; "
                 "add --stats compute, or --stats FILE as made by bigearth-prep stats"
             )
-        lower, upper = (statistics.percentiles[share] for share in STRETCH_PERCENTILES)
+        percentiles = statistics.percentiles or {}
+        lower, upper = (percentiles[share] for share in STRETCH_PERCENTILES)
     else:
         lower, upper = (mean, mean + std) if scheme == "zscore" else (0.0, 1.0)
     if not upper > lower:
-        raise PrepError(f"statistics leave no value range ({lower:g} to {upper:g}); recompute them")
+        raise PrepError(f"{band} has no range of values ({lower:g} to {upper:g}); leave it out")
     return BandParameters(mean=mean, std=std, lower=lower, upper=upper)
 
 

@@ -7,10 +7,11 @@ import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bigearth_prep.card import CARD_NAME, read_card
+from bigearth_prep.card import CARD_NAME, DatasetCard, read_card
 from bigearth_prep.errors import PrepError
 from bigearth_prep.shard_task import BUILD_FOLDER
 from bigearth_prep.whole_file import write_text
@@ -21,12 +22,33 @@ OPTIONS_NAME = "build.toml"
 """The options used, readable by `build-shards --config`."""
 
 _SOURCE_NAME = "source.json"
-_REPLACEMENT_SUFFIX = ".overwrite"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What is to be built; two builds of equal `options` and `source` give the same bytes."""
+
+    options: Mapping[str, Any]
+    places: Mapping[str, Any]
+    """Options that only say where files lie."""
+
+    source: Mapping[str, Any]
+    """What was found there, by checksum: the card's `source`."""
+
+    def differences(self, options: Mapping[str, Any], source: Mapping[str, Any]) -> list[str]:
+        """Where an earlier request differs, in words."""
+        now = {**self.options, **self.source}
+        before = {name: options.get(name) for name in self.options} | dict(source)
+        return [
+            f"{name} was {before.get(name)}, is {now.get(name)}"
+            for name in sorted(now.keys() | before.keys())
+            if now.get(name) != before.get(name)
+        ]
 
 
 @contextmanager
 def claim_folder(
-    out: Path, options: Mapping[str, Any], source: Mapping[str, Any], *, overwrite: bool
+    out: Path, request: BuildRequest, *, resume: bool, overwrite: bool
 ) -> Iterator[Path | None]:
     """The folder to build in, held against other builds; None where the dataset is complete.
 
@@ -36,90 +58,118 @@ def claim_folder(
     Raises:
         PrepError: the folder holds something else, or another build is at work in it.
     """
-    folder = out
-    if (out / CARD_NAME).exists():
-        if not overwrite:
-            _refuse_differences(out, options, source, read_card(out).source)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _only_build(out):
+        _finish_publishing(out)
+        if (out / CARD_NAME).exists() and not overwrite:
+            _require_same_dataset(out, request)
             shutil.rmtree(out / BUILD_FOLDER, ignore_errors=True)
             yield None
             return
-        folder = out.with_name(out.name + _REPLACEMENT_SUFFIX)
-    build = folder / BUILD_FOLDER
-    if overwrite and build.is_dir() and _differences(folder, options, source, _kept_source(folder)):
-        shutil.rmtree(folder)
-    if not build.is_dir():
-        _refuse_foreign(folder)
-    build.mkdir(parents=True, exist_ok=True)
-    with _only_build(build):
-        if (build / _SOURCE_NAME).exists():
-            _refuse_differences(folder, options, source, _kept_source(folder))
-            log.info("going on with the unfinished build in %s", folder)
-        write_text(folder / OPTIONS_NAME, _to_toml(options))
-        write_text(build / _SOURCE_NAME, json.dumps(source))
+        folder = _replacement(out) if (out / CARD_NAME).exists() else out
+        _open_folder(folder, request, resume=resume, overwrite=overwrite)
         yield folder
 
 
 def publish_folder(folder: Path, out: Path) -> None:
-    """Make the finished folder the dataset at `out`, and drop what only the build needed."""
-    shutil.rmtree(folder / BUILD_FOLDER)
-    if folder == out:
+    """Make the finished folder the dataset at `out`, and drop what only the build needed.
+
+    Killed at any point, the next claim of `out` finishes the job.
+    """
+    if folder != out:
+        out.rename(_replaced(out))
+        folder.rename(out)
+    shutil.rmtree(out / BUILD_FOLDER)
+    shutil.rmtree(_replaced(out), ignore_errors=True)
+
+
+def _replacement(out: Path) -> Path:
+    return out.with_name(f"{out.name}.overwrite")
+
+
+def _replaced(out: Path) -> Path:
+    return out.with_name(f"{out.name}.replaced")
+
+
+def _finish_publishing(out: Path) -> None:
+    if not _replaced(out).exists():
         return
-    replaced = out.with_name(out.name + ".replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    out.rename(replaced)
-    folder.rename(out)
-    shutil.rmtree(replaced)
+    if not out.exists():
+        is_new_whole = (_replacement(out) / CARD_NAME).exists()
+        (_replacement(out) if is_new_whole else _replaced(out)).rename(out)
+    shutil.rmtree(_replaced(out), ignore_errors=True)
 
 
-def _refuse_foreign(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()):
+def _open_folder(folder: Path, request: BuildRequest, *, resume: bool, overwrite: bool) -> None:
+    """New, or as an earlier build of the same request left it; otherwise emptied, or refused."""
+    kept = folder / BUILD_FOLDER / _SOURCE_NAME
+    if kept.exists():
+        source = json.loads(kept.read_text(encoding="utf-8"))
+        differences = request.differences(_options_of(folder), source)
+        if overwrite and (differences or not resume):
+            shutil.rmtree(folder)
+        elif differences:
+            raise _other_request(folder, differences)
+        elif not resume:
+            raise PrepError(f"{folder} holds an unfinished build; resume it, or --overwrite it")
+        else:
+            log.info("going on with the unfinished build in %s", folder)
+    elif folder.exists() and any(folder.iterdir()):
         raise PrepError(f"{folder} is not empty and no dataset of ours; choose another --out")
+    write_text(folder / BUILD_FOLDER / _SOURCE_NAME, json.dumps(request.source))
+    write_text(folder / OPTIONS_NAME, _to_toml({**request.places, **request.options}))
 
 
-def _refuse_differences(
-    folder: Path, options: Mapping[str, Any], source: Mapping[str, Any], kept: Mapping[str, Any]
-) -> None:
-    differences = _differences(folder, options, source, kept)
-    if differences:
+def _require_same_dataset(out: Path, request: BuildRequest) -> None:
+    card = read_card(out)
+    if differences := request.differences(_options_of(out), card.source):
+        raise _other_request(out, differences)
+    if lacking := _lacking(out, card):
         raise PrepError(
-            f"{folder} was built from another request: {'; '.join(differences)}; "
-            "use the same options, another --out, or --overwrite"
+            f"{out} is finished but damaged: {lacking[0]} and {len(lacking) - 1} other files are "
+            "missing or of another size; copy them again, or --overwrite the dataset"
         )
 
 
-def _differences(
-    folder: Path, options: Mapping[str, Any], source: Mapping[str, Any], kept: Mapping[str, Any]
-) -> list[str]:
+def _lacking(out: Path, card: DatasetCard) -> list[str]:
+    sizes = {shard.name: shard.bytes for part in card.splits.values() for shard in part.shards}
+    shards = [name for name, size in sizes.items() if not _has_size(out / name, size)]
+    return [name for name in card.tables if not (out / name).exists()] + shards
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.exists() and path.stat().st_size == size
+
+
+def _other_request(folder: Path, differences: list[str]) -> PrepError:
+    return PrepError(
+        f"{folder} was built from another request: {'; '.join(differences)}; "
+        "use the same options, another --out, or --overwrite"
+    )
+
+
+def _options_of(folder: Path) -> dict[str, Any]:
     path = folder / OPTIONS_NAME
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    before: dict[str, Any] = tomllib.loads(text) | dict(kept)
-    now: dict[str, Any] = {**options, **source}
-    return [
-        f"{name} was {before.get(name)}, is {now.get(name)}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-
-
-def _kept_source(folder: Path) -> dict[str, Any]:
-    path = folder / BUILD_FOLDER / _SOURCE_NAME
-    source: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return source
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 @contextmanager
-def _only_build(build: Path) -> Iterator[None]:
-    """Holds a lock for the time of the block; file systems without locks are taken on trust."""
-    with (build / "lock").open("w") as stream:
+def _only_build(out: Path) -> Iterator[None]:
+    """Holds a lock beside `out`; file systems without locks are taken on trust."""
+    path = out.with_name(f".{out.name}.lock")
+    with path.open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise PrepError(f"another build is writing to {build.parent}; wait for it") from error
+            raise PrepError(f"another build is writing to {out}; wait for it") from error
         except OSError:
-            log.warning("%s cannot be locked; make sure no other build writes to it", build)
-        yield
+            log.warning("%s cannot be locked; make sure no other build writes to it", out)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _to_toml(options: Mapping[str, Any]) -> str:
-    """Flat TOML: JSON's scalars are TOML's."""
+    """Flat TOML: JSON's scalars and lists of them are TOML's."""
     return "".join(f"{name} = {json.dumps(value)}\n" for name, value in options.items())

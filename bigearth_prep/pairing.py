@@ -1,6 +1,7 @@
 """Pairs: which patches belong together, with labels, split and flags, and which are left out."""
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bigearth_prep.archive import ArchiveFolder
+from bigearth_prep.card import SPLITS
 from bigearth_prep.errors import PrepError
 from bigearth_prep.manifest import REJECTED_SCHEMA
 from bigearth_prep.patch import PatchError, RejectReason
@@ -63,13 +65,23 @@ class TableConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.split_ratio) < 0 or sum(self.split_ratio) <= 0:
-            raise ValueError(f"split ratio must be shares of a whole, got {self.split_ratio}")
+        shares = self.split_ratio
+        if not all(map(math.isfinite, shares)) or min(shares) < 0 or sum(shares) <= 0:
+            raise ValueError(f"split ratio must be shares of a whole, got {shares}")
+        if self.metadata and self.mapping:
+            raise ValueError("--metadata names the pairs; leave --mapping out")
+        if unknown := {name for name, _ in self.splits} - set(SPLITS):
+            raise ValueError(f"unknown split {min(unknown)}; known are {', '.join(SPLITS)}")
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """Every file that is read."""
-        return (*self.metadata, *self.mapping, *(path for _, path in self.splits), *self.exclude)
+    def files(self) -> list[tuple[str, Path]]:
+        """Every file that is read, and what for."""
+        return [
+            *(("metadata", path) for path in self.metadata),
+            *(("mapping", path) for path in self.mapping),
+            *((f"split {name}", path) for name, path in self.splits),
+            *(("exclude", path) for path in self.exclude),
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +171,9 @@ def _refuse_repeated(names: pa.ChunkedArray) -> None:
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated):
         name = repeated[0]["values"].as_py()
-        raise PrepError(f"{len(repeated)} patches are named by two pairs, {name} for one")
+        raise PrepError(
+            f"{len(repeated)} patches are named by two pairs, {name} for one; give each table once"
+        )
 
 
 def _find_in_archive(
@@ -175,8 +189,8 @@ def _find_in_archive(
         _rejected_rows(found, in_s2 & ~in_s1, partner, "the Sentinel-1 patch is not there"),
         _rejected_rows(found, ~in_s2 & in_s1, partner, "the Sentinel-2 patch is not there"),
         _rejected_rows(found, ~in_s2 & ~in_s1, pair, "neither patch is there"),
-        _rejected(unnamed, why, keys=s2_unnamed),
-        _rejected(unnamed, why, s1_names=s1_unnamed),
+        _rejected(unnamed, why, key=s2_unnamed),
+        _rejected(unnamed, why, s1_name=s1_unnamed),
     ]
 
 
@@ -281,12 +295,12 @@ def _location_of(s1_name: str) -> str:
 def _rejected_rows(
     pairs: pa.Table, mask: np.ndarray, reason: RejectReason, detail: str
 ) -> pa.Table:
-    rows = pairs.select(["key", "s1_name"]).filter(pa.array(mask))
-    return _rejected(reason, detail, keys=_texts(rows, "key"), s1_names=_texts(rows, "s1_name"))
+    rows = pairs.select(["key", "s1_name", "split"]).filter(pa.array(mask))
+    return _rejected(reason, detail, **{name: _texts(rows, name) for name in rows.column_names})
 
 
-def _texts(rows: pa.Table, column: str) -> list[str]:
-    texts: list[str] = rows.column(column).to_pylist()
+def _texts(rows: pa.Table, column: str) -> list[str | None]:
+    texts: list[str | None] = rows.column(column).to_pylist()
     return texts
 
 
@@ -294,13 +308,14 @@ def _rejected(
     reason: RejectReason,
     detail: str,
     *,
-    keys: Sequence[str] = (),
-    s1_names: Sequence[str] = (),
+    key: Sequence[str | None] = (),
+    s1_name: Sequence[str | None] = (),
+    split: Sequence[str | None] = (),
 ) -> pa.Table:
-    count = max(len(keys), len(s1_names))
+    count = max(len(key), len(s1_name))
     columns = [
         pa.array(names, pa.string()) if len(names) else pa.nulls(count, pa.string())
-        for names in (keys, s1_names)
+        for names in (key, s1_name, split)
     ]
     texts = [pa.array([text] * count, pa.string()) for text in (str(reason), detail)]
-    return pa.table([*columns, pa.nulls(count, pa.string()), *texts], schema=REJECTED_SCHEMA)
+    return pa.table([*columns, *texts], schema=REJECTED_SCHEMA)

@@ -38,6 +38,11 @@ class RejectReason(StrEnum):
     NON_FINITE = "non-finite values"
     NODATA = "nodata pixels"
 
+    @property
+    def is_fault(self) -> bool:
+        """Whether something is wrong with the pair, rather than left out on request."""
+        return not (self.value.startswith("filtered") or self is RejectReason.NOT_IN_METADATA)
+
 
 class PatchError(PrepError):
     """One pair cannot become a sample; `reason` is its row in `rejected.parquet`."""

@@ -1,10 +1,10 @@
 """A build from request to dataset: plan, statistics, shards, tables, card."""
 
 import logging
-import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,7 +33,8 @@ from bigearth_prep.errors import PrepError
 from bigearth_prep.labels import CLASSES, NOMENCLATURE
 from bigearth_prep.manifest import MANIFEST_SCHEMA, REJECTED_SCHEMA, write_table
 from bigearth_prep.normalize import parameters_of
-from bigearth_prep.output_folder import claim_folder, publish_folder
+from bigearth_prep.output_folder import BuildRequest, claim_folder, publish_folder
+from bigearth_prep.patch import RejectReason
 from bigearth_prep.plan import BuildConfig, BuildPlan, plan_build
 from bigearth_prep.sample import ORDERS, SampleRecipe
 from bigearth_prep.shard_task import (
@@ -44,6 +45,7 @@ from bigearth_prep.shard_task import (
     count_values,
     make_shard,
     read_record,
+    xxh3_128_of,
 )
 from bigearth_prep.statistics import (
     StatisticsTable,
@@ -77,7 +79,12 @@ class BuildSummary:
 
 
 def build_dataset(
-    config: BuildConfig, out: Path, cluster: ClusterConfig, *, overwrite: bool = False
+    config: BuildConfig,
+    out: Path,
+    cluster: ClusterConfig,
+    *,
+    resume: bool = True,
+    overwrite: bool = False,
 ) -> BuildSummary:
     """Build the dataset, go on with an interrupted build, or find it complete.
 
@@ -86,18 +93,32 @@ def build_dataset(
             left; in the last case `rejected.parquet` says why.
     """
     plan = plan_build(config)
+    if config.fail_on_bad:
+        _refuse_faults(plan)
     log.info(
         "planned %s in %d shards; left out so far: %s",
         counts_line(plan.counts_by_split().items()),
         len(plan.shards),
         counts_line(plan.counts_by_reason().items()),
     )
-    with claim_folder(out, config.options(), plan.source, overwrite=overwrite) as folder:
+    request = BuildRequest(config.options(), config.places(), plan.source)
+    with claim_folder(out, request, resume=resume, overwrite=overwrite) as folder:
         if folder is None:
             return BuildSummary(out, read_card(out), _count_rejected(out), was_complete=True)
         card = _build_in(folder, config, plan, cluster)
         publish_folder(folder, out)
     return BuildSummary(out, card, _count_rejected(out), was_complete=False)
+
+
+def _refuse_faults(plan: BuildPlan) -> None:
+    """`--on-bad fail` holds for pairs of which a part is missing, not for those filtered out."""
+    faults = {
+        reason: count
+        for reason, count in plan.counts_by_reason().items()
+        if RejectReason(reason).is_fault
+    }
+    if faults:
+        raise PrepError(f"{counts_line(faults.items())}; --on-bad skip leaves such pairs out")
 
 
 def _build_in(
@@ -108,7 +129,7 @@ def _build_in(
     with open_cluster(cluster if plan.shards else idle) as run:
         statistics = _statistics(folder, config, plan, run)
         parameters = {
-            band.name: parameters_of(config.scheme, statistics.bands[band.name])
+            band.name: parameters_of(config.scheme, statistics.bands[band.name], band=band.name)
             for band in config.bands
         }
         recipe = _recipe(config, parameters)
@@ -169,6 +190,10 @@ def _computed_statistics(
         return read_statistics(kept)
     every = _tasks(folder, config, plan, _recipe(config, parameters={}))
     tasks = [task for task in every if task.name.startswith("train/")]
+    if not tasks:
+        raise PrepError(
+            "statistics are those of the train split, and no pair is in it; use --stats"
+        )
     total = {band.name: empty_counts(band) for band in config.bands}
     with progress_bar(len(tasks), "shards counted") as advance:
         for counts in run(count_values, tasks):
@@ -190,13 +215,14 @@ def archive_statistics(config: BuildConfig, out: Path, cluster: ClusterConfig) -
         PrepError: the archive or a table cannot be read, or no train pair is good.
     """
     plan = plan_build(config)
-    folder = out.with_name(f"{out.name}.counting")
-    (folder / BUILD_FOLDER).mkdir(parents=True, exist_ok=True)
-    _write_plan(folder, plan)
-    with open_cluster(cluster) as run:
-        table = _computed_statistics(folder, config, plan, run)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the output, where workers of other nodes can read the plan.
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        folder = Path(scratch)
+        _write_plan(folder, plan)
+        with open_cluster(cluster) as run:
+            table = _computed_statistics(folder, config, plan, run)
     write_statistics(table, out)
-    shutil.rmtree(folder)
     return table
 
 
@@ -220,7 +246,7 @@ def _finish(
 ) -> DatasetCard:
     """Tables from the records, then the card: from here on the folder is a dataset."""
     records = [read_record(task.record_path) for task in tasks]
-    _write_tables(folder, plan.table.rejected, [rows for rows, _ in records])
+    tables = _write_tables(folder, plan.table.rejected, [rows for rows, _ in records])
     shards = [shard for _, shard in records if shard.samples]
     for _, shard in records:
         if not shard.samples:
@@ -228,13 +254,16 @@ def _finish(
     if not shards:
         why = counts_line(_count_rejected(folder).items())
         raise PrepError(f"no pair is left to store: {why}; see {folder / REJECTED_NAME}")
-    card = _card(plan, recipe, statistics_source, shards)
+    card = replace(_card(plan, recipe, statistics_source, shards), tables=tables)
     write_text(folder / CARD_NAME, card.to_json())
     return card
 
 
-def _write_tables(folder: Path, rejected: pa.Table, records: list[pa.Table]) -> None:
-    """Rows of the records, in stored order, to the manifest or to the rejected."""
+def _write_tables(folder: Path, rejected: pa.Table, records: list[pa.Table]) -> dict[str, str]:
+    """Rows of the records, in stored order, to the manifest or to the rejected.
+
+    Returns the checksum of each table's file.
+    """
     rows = pa.concat_tables(
         [RECORD_SCHEMA.empty_table(), *(table.replace_schema_metadata() for table in records)]
     )
@@ -243,6 +272,7 @@ def _write_tables(folder: Path, rejected: pa.Table, records: list[pa.Table]) -> 
     write_table(rows.filter(pc.invert(bad)).select(MANIFEST_SCHEMA.names), folder / MANIFEST_NAME)
     order = [(name, "ascending") for name in ("reason", "key", "s1_name")]
     write_table(pa.concat_tables([rejected, refused]).sort_by(order), folder / REJECTED_NAME)
+    return {name: xxh3_128_of(folder / name) for name in (MANIFEST_NAME, REJECTED_NAME)}
 
 
 def _card(

@@ -1,7 +1,7 @@
 """What a build is asked to do, and the plan that follows from the request and the archive."""
 
+import math
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ import xxhash
 
 from bigearth_prep.align import Resampling
 from bigearth_prep.archive import ArchiveFolder, scan_archive
-from bigearth_prep.bands import ALL_BANDS, SENSORS, Band, Sensor, bands_of
+from bigearth_prep.bands import ALL_BANDS, PATCH_PX, SENSORS, Band, Sensor, bands_of
 from bigearth_prep.card import SPLITS, Scheme
 from bigearth_prep.errors import PrepError
 from bigearth_prep.normalize import DTYPES, native_dtype
@@ -40,7 +40,8 @@ class BuildConfig:
 
     size_px: int = 120
     resampling: Resampling | None = None
-    """How coarse bands are refined; by default nearest, and cubic for the published form."""
+    """How bands come to `size_px`; by default cubic for the published form, bilinear at 128 px,
+    and nearest at 120 px, where it repeats each coarse pixel."""
 
     shard_mb: float = 256.0
     """Size that shards stay under, in 10^6 bytes."""
@@ -48,7 +49,7 @@ class BuildConfig:
     fail_on_bad: bool = False
 
     def __post_init__(self) -> None:
-        if self.shard_mb <= 0:
+        if not (math.isfinite(self.shard_mb) and self.shard_mb > 0):
             raise ValueError(f"shard size must be positive, got {self.shard_mb} MB")
         if self.scheme == "paper" and self.resampling not in {None, "cubic"}:
             raise ValueError("--normalize paper is published with cubic resampling only")
@@ -64,12 +65,25 @@ class BuildConfig:
     @property
     def used_resampling(self) -> Resampling:
         """The method, its default filled in."""
-        return self.resampling or ("cubic" if self.scheme == "paper" else "nearest")
+        if self.resampling or self.scheme == "paper":
+            return self.resampling or "cubic"
+        return "nearest" if self.size_px == PATCH_PX else "bilinear"
 
     @property
     def used_statistics(self) -> StatisticsSource:
         """The source, its default filled in."""
         return self.statistics or ("compute" if self.scheme == "percentile" else "published")
+
+    def places(self) -> dict[str, Any]:
+        """Options of the command line that name files; moving them changes nothing."""
+        tables = self.tables
+        lists = {"metadata": tables.metadata, "mapping": tables.mapping, "exclude": tables.exclude}
+        return {
+            "s2": str(self.s2.absolute()),
+            "s1": str(self.s1.absolute()),
+            **{name: [str(path.absolute()) for path in paths] for name, paths in lists.items()},
+            "split": [f"{name}={path.absolute()}" for name, path in tables.splits],
+        }
 
     def options(self) -> dict[str, Any]:
         """Options of the command line that decide the bytes, files aside."""
@@ -85,6 +99,7 @@ class BuildConfig:
             "split_ratio": ",".join(f"{share:g}" for share in self.tables.split_ratio),
             "shard_mb": self.shard_mb,
             "seed": self.tables.seed,
+            "on_bad": "fail" if self.fail_on_bad else "skip",
         }
 
 
@@ -102,7 +117,7 @@ class BuildPlan:
     @property
     def layout(self) -> str:
         """Version of the archive."""
-        return self.s2.layout if self.s2.layout != "unknown" else self.s1.layout
+        return _layout(self.s2, self.s1)
 
     def counts_by_split(self) -> dict[str, int]:
         """Planned pairs of each split."""
@@ -134,6 +149,10 @@ def plan_build(config: BuildConfig) -> BuildPlan:
     return BuildPlan(s2, s1, table, shards, _source(config, s2, s1, table))
 
 
+def _layout(s2: ArchiveFolder, s1: ArchiveFolder) -> str:
+    return s2.layout if s2.layout != "unknown" else s1.layout
+
+
 def _check_splits(table: PairTable) -> None:
     unknown = set(table.pairs.column("split").to_pylist()) - set(SPLITS)
     if unknown:
@@ -155,13 +174,14 @@ def _pairs_per_shard(config: BuildConfig) -> int:
 def _source(
     config: BuildConfig, s2: ArchiveFolder, s1: ArchiveFolder, table: PairTable
 ) -> dict[str, Any]:
-    layout = s2.layout if s2.layout != "unknown" else s1.layout
-    files: Mapping[str, str] = {path.name: sha256_of(path) for path in config.tables.files}
+    files = config.tables.files
     if isinstance(config.used_statistics, Path):
-        files = {**files, config.used_statistics.name: sha256_of(config.used_statistics)}
+        files = [*files, ("stats", config.used_statistics)]
     return {
-        "archive": f"BigEarthNet {layout}",
-        "metadata_sha256": dict(files),
+        "archive": f"BigEarthNet {_layout(s2, s1)}",
+        "files": [
+            {"role": role, "name": path.name, "sha256": sha256_of(path)} for role, path in files
+        ],
         "pairs": len(table.pairs),
         "pairs_xxh3_128": _table_hash(table),
     }

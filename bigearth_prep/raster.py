@@ -1,6 +1,7 @@
 """Band files to rasters, with rasterio."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from bigearth_prep.bands import Band
+from bigearth_prep.errors import PrepError
 from bigearth_prep.normalize import native_dtype
 from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
 
@@ -25,12 +27,20 @@ def read_bands(folder: Path, bands: Sequence[Band]) -> dict[Band, Raster]:
 
     Raises:
         PatchError: a band's file is missing, cannot be read, or is not what a band must be.
+        PrepError: the folder itself is gone.
     """
+    if not folder.is_dir():
+        raise PrepError(
+            f"{folder} was there when the build was planned and is gone; "
+            "see that its disk is mounted, and run the same command to go on"
+        )
     with rasterio.Env(**GDAL_OPTIONS):
         return {band: _read_band(_band_file(folder, band), band) for band in bands}
 
 
 def _band_file(folder: Path, band: Band) -> Path:
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise PatchError(RejectReason.UNREADABLE_FILE, f"{folder.name}: permission denied")
     for suffix in SUFFIXES:
         path = folder / f"{folder.name}_{band.name}{suffix}"
         if path.exists():
@@ -72,13 +82,22 @@ def _grid_of(source: Any) -> Grid:  # noqa: ANN401 (rasterio has no types)
     )
 
 
+def has_patch_json(folder: Path) -> bool:
+    """Whether the patch folder is of v1, which has metadata beside the bands."""
+    return _json_file(folder).exists()
+
+
+def _json_file(folder: Path) -> Path:
+    return folder / f"{folder.name}_labels_metadata.json"
+
+
 def read_patch_json(folder: Path) -> dict[str, Any]:
     """The v1 metadata of one patch folder: labels, coordinates, times.
 
     Raises:
         PatchError: the file is missing or not JSON.
     """
-    path = folder / f"{folder.name}_labels_metadata.json"
+    path = _json_file(folder)
     try:
         fields = json.loads(path.read_bytes())
     except FileNotFoundError as error:

@@ -8,6 +8,7 @@ planned pair, stored or rejected, with the shard's size and checksum in the sche
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from bigearth_prep.errors import PrepError
 from bigearth_prep.labels import to_official_classes
 from bigearth_prep.manifest import MANIFEST_SCHEMA, write_table
 from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
-from bigearth_prep.raster import read_bands, read_patch_json
+from bigearth_prep.raster import has_patch_json, read_bands, read_patch_json
 from bigearth_prep.sample import SampleRecipe, make_arrays
 from bigearth_prep.shard_writers.webdataset import StoredSample, open_shard
 from bigearth_prep.statistics import count_pixels, empty_counts
@@ -182,7 +183,9 @@ def _read_pair(task: ShardTask, row: dict[str, Any]) -> ReadPair:
     rasters |= read_bands(s1_folder, bands_of("s1", task.recipe.bands))
     grid = common_grid(rasters)
     check_values(rasters)
-    metadata = {} if row["labels"] is not None else read_patch_json(s2_folder)
+    metadata = {}
+    if row["labels"] is None or has_patch_json(s2_folder):
+        metadata = read_patch_json(s2_folder)
     return ReadPair(rasters, grid, _sample_fields(row, grid, metadata))
 
 
@@ -191,7 +194,7 @@ def _sample_fields(row: dict[str, Any], grid: Grid, metadata: dict[str, Any]) ->
     if labels is None:
         labels = _labels_in(metadata)
     _, west, north, east, south = grid.footprint
-    times = {"s1_time": s1_time(row["s1_name"]), "s2_time": s2_time(row["key"], metadata)}
+    times = {"s1_time": s1_time(row["s1_name"]), "s2_time": _sensing_time(row["key"], metadata)}
     known = ("key", "s1_name", "split", "country")
     flags = ("contains_seasonal_snow", "contains_cloud_or_shadow")
     return {
@@ -204,10 +207,20 @@ def _sample_fields(row: dict[str, Any], grid: Grid, metadata: dict[str, Any]) ->
     }
 
 
-def _labels_in(metadata: dict[str, Any]) -> tuple[str, ...]:
+def _sensing_time(key: str, metadata: dict[str, Any]) -> datetime | None:
     try:
-        labels = to_official_classes(metadata["labels"])
-    except (KeyError, TypeError, PrepError) as error:
+        return s2_time(key, metadata)
+    except ValueError as error:
+        raise PatchError(RejectReason.MISSING_METADATA, f"time in the JSON: {error}") from error
+
+
+def _labels_in(metadata: dict[str, Any]) -> tuple[str, ...]:
+    names = metadata.get("labels")
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise PatchError(RejectReason.MISSING_METADATA, f"labels in the JSON are {names!r}")
+    try:
+        labels = to_official_classes(names)
+    except PrepError as error:
         raise PatchError(RejectReason.MISSING_METADATA, f"labels in the JSON: {error}") from error
     if not labels:
         raise PatchError(RejectReason.NO_LABEL, "no label is among the 19 classes")

@@ -5,6 +5,7 @@ result: reflectance is an integer already, backscatter is counted in steps of 0.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +39,10 @@ class BandStatistics:
     maximum: float | None = None
     percentiles: dict[str, float] | None = None
     """Value by percentage, such as `"99.9"`; published tables have none."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std >= 0):
+            raise ValueError(f"mean {self.mean} and std {self.std} are not those of any values")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

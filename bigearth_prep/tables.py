@@ -106,12 +106,10 @@ def read_names(path: Path) -> list[str]:
     """The Sentinel-2 names of a split or exclusion list, one or two columns, header or none.
 
     Raises:
-        PrepError: the file is empty or unreadable.
+        PrepError: the file is unreadable.
     """
     rows = _read_rows(path)
-    if not rows:
-        raise PrepError(f"{path} lists no patch")
-    columns = range(len(rows[0]))
+    columns = range(len(rows[0]) if rows else 0)
     column = next((index for index in columns if rows[0][index].startswith("S2")), 0)
     return [row[column] for row in rows]
 

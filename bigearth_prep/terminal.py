@@ -74,6 +74,22 @@ def set_verbosity(count: int) -> None:
     logging.basicConfig(level=level, format=style, handlers=[handler], force=True)
 
 
+class VerboseCommand(click.Command):
+    """A command that takes `-v` after its name too."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:  # noqa: ANN401 (click's own)
+        super().__init__(*arguments, **settings)
+        self.params.append(
+            click.Option(
+                ["-v", "--verbose"],
+                count=True,
+                expose_value=False,
+                callback=lambda _, __, count: set_verbosity(count) if count else None,
+                help="Log more; -vv adds tracebacks.",
+            )
+        )
+
+
 def config_option() -> Callable[[Command], Command]:
     """A `--config FILE.toml` option: its keys are option names, and the command line wins.
 
@@ -101,18 +117,19 @@ def _defaults_from(ctx: click.Context, path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise click.UsageError(f"{path} is not valid TOML: {error}") from error
     known = {
-        option.lstrip("-").replace("-", "_"): parameter.name
+        option.lstrip("-").replace("-", "_"): parameter
         for parameter in ctx.command.params
         for option in parameter.opts
     }
     defaults = {}
     for key, value in table.items():
-        name = known.get(key.replace("-", "_"))
-        if name is None:
+        parameter = known.get(key.replace("-", "_"))
+        if parameter is None or parameter.name is None:
             nearest = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             raise click.UsageError(f"{path}: unknown key {key!r}{hint}")
-        defaults[name] = value
+        is_list = isinstance(parameter, click.Option) and parameter.multiple
+        defaults[parameter.name] = [value] if is_list and not isinstance(value, list) else value
     return defaults
 
 

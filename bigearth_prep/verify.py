@@ -1,5 +1,7 @@
 """Every checksum, count, offset, dtype, range and label of a dataset against its card."""
 
+import json
+import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,16 @@ from bigearth_prep.manifest import read_manifest
 from bigearth_prep.shard_task import xxh3_128_of
 from bigearth_prep.shard_writers.webdataset import npy_header
 
+_FIELDS_IN_BOTH = (
+    "s1_name",
+    "labels",
+    "split",
+    "country",
+    "epsg",
+    "contains_seasonal_snow",
+    "contains_cloud_or_shadow",
+)
+
 
 def verify_dataset(dataset: Path, *, threads: int, advance: Callable[[int], None]) -> list[str]:
     """What is wrong with the dataset, a line each; empty where all is as the card says.
@@ -30,6 +42,7 @@ def verify_dataset(dataset: Path, *, threads: int, advance: Callable[[int], None
     """
     card, manifest = read_card(dataset), read_manifest(dataset)
     problems = list(_check_counts(card, manifest))
+    problems += _check_tables(dataset, card)
     problems += _check_strangers(dataset, card)
     rows_of = _slices_by_shard(manifest)
     shards = [(split, shard) for split, part in card.splits.items() for shard in part.shards]
@@ -60,6 +73,15 @@ def _check_counts(card: DatasetCard, manifest: pa.Table) -> Iterator[str]:
         total = sum(shard.samples for shard in part.shards)
         if total != part.samples:
             yield f"dataset.json: split {split} says {part.samples} samples, its shards {total}"
+
+
+def _check_tables(dataset: Path, card: DatasetCard) -> Iterator[str]:
+    for name, checksum in card.tables.items():
+        path = dataset / name
+        if not path.is_file():
+            yield f"{name} is missing"
+        elif (found := xxh3_128_of(path)) != checksum:
+            yield f"{name} has xxh3_128 {found}, dataset.json says {checksum}"
 
 
 def _check_strangers(dataset: Path, card: DatasetCard) -> Iterator[str]:
@@ -97,9 +119,36 @@ def _check_shard(
         yield f"{shard.name}: manifest has {len(rows)} rows, dataset.json {shard.samples} samples"
     if [row["index_in_shard"] for row in rows] != list(range(len(rows))):
         yield f"{shard.name}: index_in_shard does not count from 0 in stored order"
+    yield from _check_members(path, shard.name, rows)
     content = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
     for row in rows:
         yield from _check_sample(card, split, shard.name, row, content)
+
+
+def _check_members(path: Path, shard: str, rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The tar's own names and JSON against the rows: webdataset knows no manifest."""
+    try:
+        with tarfile.open(path) as tar:
+            texts = {
+                member.name.removesuffix(".json"): json.loads(_read_member(tar, member))
+                for member in tar
+                if member.name.endswith(".json")
+            }
+    except (tarfile.TarError, ValueError) as error:
+        yield f"{shard} is not a readable tar: {error}"
+        return
+    if list(texts) != [row["key"] for row in rows]:
+        yield f"{shard}: keys of the manifest are not those in the tar, in their order"
+    for row in rows:
+        fields = texts.get(row["key"], {})
+        for name in _FIELDS_IN_BOTH:
+            if name in fields and fields[name] != row[name]:
+                yield f"{shard}, {row['key']}: {name} is {row[name]}, its JSON says {fields[name]}"
+
+
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = tar.extractfile(member)
+    return stream.read() if stream else b""
 
 
 def _check_sample(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from bigearth_prep.errors import PrepError
-from bigearth_prep.terminal import print_json, run_group, set_verbosity
+from bigearth_prep.terminal import VerboseCommand, print_json, run_group, set_verbosity
 from dinomm_train import __version__
 from dinomm_train.config import DeviceChoice, Precision, Recipe
 from dinomm_train.config_text import resolve_config
@@ -30,6 +30,9 @@ REQUEUE = 85
 def cli(verbose: int) -> None:
     """Pretrain vision transformers on radar and optical patches, and evaluate them."""
     set_verbosity(verbose)
+
+
+cli.command_class = VerboseCommand
 
 
 @cli.command("pretrain")

@@ -16,13 +16,14 @@ import bigearth_prep
 from bigearth_prep import pipeline
 from bigearth_prep.bands import S2_BANDS, select_bands
 from bigearth_prep.card import CARD_NAME, read_card
+from bigearth_prep.cluster import ClusterConfig
 from bigearth_prep.errors import PrepError
 from bigearth_prep.labels import to_official_classes
 from bigearth_prep.manifest import MANIFEST_SCHEMA, read_manifest
 from bigearth_prep.pipeline import BuildSummary
 from bigearth_prep.shard_task import ShardTask, make_shard
 from bigearth_prep.verify import verify_dataset
-from tests.archive_fixture import build, copy_archive, tree_bytes
+from tests.archive_fixture import build, copy_archive, request, tree_bytes
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 needs_real = pytest.mark.skipif(not REAL.exists(), reason="real patches are not at hand")
@@ -44,9 +45,9 @@ def all_keys(dataset: Path) -> list[str]:
 
 @pytest.mark.parametrize("layout", ["v1", "v2"])
 def test_every_pair_of_the_archive_is_stored_and_the_dataset_is_whole(
-    layout: str, tmp_path: Path, request: pytest.FixtureRequest
+    layout: str, tmp_path: Path, v1_archive: Path, v2_archive: Path
 ) -> None:
-    archive: Path = request.getfixturevalue(f"{layout}_archive")
+    archive = {"v1": v1_archive, "v2": v2_archive}[layout]
     summary = build(archive, tmp_path / "out")
     assert sum(part.samples for part in summary.card.splits.values()) == 16
     assert summary.card.source["archive"] == f"BigEarthNet {layout}"
@@ -241,6 +242,67 @@ def test_a_v1_patch_without_its_json_is_a_row_too(v1_archive: Path, tmp_path: Pa
     assert [row["reason"] for row in rejected(tmp_path / "out")] == ["missing metadata"]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"acquisition_date": "2017-13-45 00:00:00"},
+        {"labels": [1, 2]},
+        {"labels": "Pastures"},
+        {"labels": ["Moon dust"]},
+    ],
+)
+def test_a_v1_json_with_an_odd_value_is_a_row_and_not_a_crash(
+    v1_archive: Path, tmp_path: Path, fields: dict[str, object]
+) -> None:
+    archive = copy_archive(v1_archive, tmp_path / "archive")
+    victim = min((archive / "BigEarthNet-v1.0").glob("*/*.json"))
+    victim.write_text(json.dumps(json.loads(victim.read_text()) | fields))
+    build(archive, tmp_path / "out")
+    assert [row["reason"] for row in rejected(tmp_path / "out")] == ["missing metadata"]
+
+
+def test_failing_on_bad_pairs_holds_for_missing_partners_and_for_a_dataset_that_skipped_them(
+    v1_archive: Path, tmp_path: Path
+) -> None:
+    archive = copy_archive(v1_archive, tmp_path / "archive")
+    build(archive, tmp_path / "out")
+    with pytest.raises(PrepError, match="on_bad was skip, is fail"):
+        build(archive, tmp_path / "out", fail_on_bad=True)
+    shutil.rmtree(min((archive / "BigEarthNet-v1.0").iterdir()))
+    with pytest.raises(PrepError, match="missing partner; --on-bad skip"):
+        build(archive, tmp_path / "other", fail_on_bad=True)
+
+
+def test_a_source_disk_that_goes_away_stops_the_build_instead_of_rejecting_everything(
+    v2_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = copy_archive(v2_archive, tmp_path / "archive")
+
+    def unmounting(task: ShardTask) -> int:
+        shutil.rmtree(archive / "BigEarthNet-S1", ignore_errors=True)
+        return make_shard(task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "make_shard", unmounting)
+        with pytest.raises(PrepError, match="is gone; see that its disk is mounted"):
+            build(archive, tmp_path / "out")
+    shutil.copytree(v2_archive / "BigEarthNet-S1", archive / "BigEarthNet-S1")
+    build(archive, tmp_path / "out")
+    assert rejected(tmp_path / "out") == []
+
+
+def test_statistics_never_come_from_an_earlier_count(v2_archive: Path, tmp_path: Path) -> None:
+    out, one_process = tmp_path / "stats.json", ClusterConfig(workers=0)
+    bands = select_bands(["B02", "VV"])
+    out.mkdir()
+    with pytest.raises(OSError, match=r"stats\.json"):
+        pipeline.archive_statistics(request(v2_archive, bands=bands), out, one_process)
+    out.rmdir()
+    table = pipeline.archive_statistics(request(v2_archive), out, one_process)
+    assert len(table.bands) == 14
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_an_archive_with_no_usable_pair_writes_its_reasons_and_no_card(
     v2_archive: Path, tmp_path: Path
 ) -> None:
@@ -339,6 +401,53 @@ def test_overwrite_replaces_the_dataset_by_the_new_one(v2_archive: Path, tmp_pat
     build(v2_archive, tmp_path / "fresh", scheme="none")
     assert tree_bytes(tmp_path / "out") == tree_bytes(tmp_path / "fresh")
     assert {path.name for path in tmp_path.iterdir()} == {"out", "fresh"}
+
+
+@pytest.mark.parametrize("killed_at", ["rename out", "rename in", "drop the build folder"])
+def test_an_overwrite_killed_while_it_is_published_is_finished_by_the_next_start(
+    v2_archive: Path, tmp_path: Path, killed_at: str
+) -> None:
+    out, new, old = (tmp_path / name for name in ("out", "out.overwrite", "out.replaced"))
+    build(v2_archive, out)
+    build(v2_archive, tmp_path / "fresh", scheme="none")
+    shutil.copytree(tmp_path / "fresh", new)
+    (new / ".build").mkdir()
+    source = json.dumps(read_card(new).source)
+    (new / ".build" / "source.json").write_text(source)
+    if killed_at != "rename out":
+        out.rename(old)
+    if killed_at == "drop the build folder":
+        new.rename(out)
+    build(v2_archive, out, scheme="none", overwrite=killed_at == "rename out")
+    assert tree_bytes(out) == tree_bytes(tmp_path / "fresh")
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "fresh"}
+
+
+def test_a_running_build_is_not_touched_by_another_with_overwrite(
+    v2_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def disturbed(task: ShardTask) -> int:
+        pairs = make_shard(task)
+        with pytest.raises(PrepError, match="another build is writing"):
+            build(v2_archive, out, scheme="none", overwrite=True)
+        return pairs
+
+    monkeypatch.setattr(pipeline, "make_shard", disturbed)
+    build(v2_archive, out)
+    assert problems(out) == []
+
+
+def test_a_finished_dataset_that_lost_a_file_is_not_called_complete(
+    v2_archive: Path, tmp_path: Path
+) -> None:
+    build(v2_archive, tmp_path / "out")
+    (tmp_path / "out" / "manifest.parquet").unlink()
+    with pytest.raises(PrepError, match=r"damaged: manifest\.parquet"):
+        build(v2_archive, tmp_path / "out")
+    build(v2_archive, tmp_path / "out", overwrite=True)
+    assert problems(tmp_path / "out") == []
 
 
 def test_a_failing_overwrite_leaves_the_old_dataset_alone(

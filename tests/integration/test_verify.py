@@ -60,6 +60,10 @@ def edit_manifest(change: Callable[[list[dict[str, object]]], None]) -> Callable
     return edit
 
 
+def swap(rows: list[dict[str, object]], column: str) -> None:
+    rows[0][column], rows[1][column] = rows[1][column], rows[0][column]
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a flipped bit": (flip_a_bit, "has xxh3_128"),
     "a missing shard": (remove_a_shard, "is missing"),
@@ -86,6 +90,22 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "labels out of order": (
         edit_manifest(lambda rows: rows[0].update(labels=["Pastures", "Arable land"])),
         "not in official order",
+    ),
+    "keys of two samples exchanged": (
+        edit_manifest(lambda rows: swap(rows, "key")),
+        "keys of the manifest are not those in the tar",
+    ),
+    "another country": (
+        edit_manifest(lambda rows: rows[0].update(country="Mars")),
+        "country is Mars, its JSON says",
+    ),
+    "an edited time": (
+        edit_manifest(lambda rows: rows[0].update(s2_time=None)),
+        r"manifest\.parquet has xxh3_128",
+    ),
+    "no table of rejected pairs": (
+        lambda dataset: (dataset / "rejected.parquet").unlink(),
+        r"rejected\.parquet is missing",
     ),
     "a row of another split": (
         edit_manifest(lambda rows: rows[0].update(split="test")),

@@ -44,7 +44,7 @@ def test_a_missing_folder_and_a_file_are_refused_with_the_option_named(tmp_path:
 
 def test_the_other_sensors_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "product" / V2_NAME).mkdir(parents=True)
-    with pytest.raises(PrepError, match="holds no S1 patch"):
+    with pytest.raises(PrepError, match=r"which is no S1 patch; give the folder .* BigEarthNet-S1"):
         scan_archive(tmp_path, "s1")
 
 
@@ -52,4 +52,19 @@ def test_a_patch_in_two_products_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "one" / V2_NAME).mkdir(parents=True)
     (tmp_path / "two" / V2_NAME).mkdir(parents=True)
     with pytest.raises(PrepError, match=f"patch {V2_NAME} twice"):
+        scan_archive(tmp_path, "s2")
+
+
+@pytest.mark.parametrize("stray", [".DS_Store", "thumbs.db"])
+def test_a_stray_file_beside_the_patches_of_a_product_changes_nothing(
+    tmp_path: Path, stray: str
+) -> None:
+    (tmp_path / "product" / V2_NAME).mkdir(parents=True)
+    (tmp_path / "product" / stray).touch()
+    assert scan_archive(tmp_path, "s2").patches == {V2_NAME: f"product/{V2_NAME}"}
+
+
+def test_the_folder_above_the_archive_is_refused_with_the_one_to_give(tmp_path: Path) -> None:
+    (tmp_path / "BigEarthNet-S2" / "S2A_product" / V2_NAME).mkdir(parents=True)
+    with pytest.raises(PrepError, match="such as BigEarthNet-S2"):
         scan_archive(tmp_path, "s2")

@@ -31,7 +31,7 @@ def test_the_published_form_is_the_two_sigma_stretch_cut_off_to_bytes(band: Band
     expected = np.zeros((120, 120), np.uint8)
     for index, value in np.ndenumerate(values):
         expected[index] = int(min(max((float(value) - low) / (high - low) * 255.0, 0.0), 255.0))
-    encoding = encoding_of(band, "paper", "uint8", parameters_of("paper", statistics))
+    encoding = encoding_of(band, "paper", "uint8", parameters_of("paper", statistics, band="B"))
     assert np.array_equal(encode(values, encoding), expected)
 
 
@@ -49,7 +49,7 @@ def test_the_cards_scale_and_offset_undo_what_was_stored(
     scheme: str, dtype: str, tolerance: float
 ) -> None:
     values = np.linspace(40, 2590, 14400).astype(np.uint16).reshape(120, 120)
-    parameters = parameters_of(scheme, WITH_PERCENTILES)  # type: ignore[arg-type]
+    parameters = parameters_of(scheme, WITH_PERCENTILES, band="B")  # type: ignore[arg-type]
     encoding = encoding_of(B02, scheme, dtype, parameters)  # type: ignore[arg-type]
     stored = encode(values, encoding)
     physical = stored.astype(np.float64) * encoding.scale + encoding.offset
@@ -59,7 +59,7 @@ def test_the_cards_scale_and_offset_undo_what_was_stored(
 
 def test_percentile_clips_beyond_its_ends_and_rounds_within() -> None:
     encoding = encoding_of(
-        B02, "percentile", "uint8", parameters_of("percentile", WITH_PERCENTILES)
+        B02, "percentile", "uint8", parameters_of("percentile", WITH_PERCENTILES, band="B")
     )
     values = np.array([[0, 40, 44, 46, 2590, 60000]], np.uint16)
     assert encode(values, encoding).tolist() == [[0, 0, 0, 1, 255, 255]]
@@ -67,7 +67,7 @@ def test_percentile_clips_beyond_its_ends_and_rounds_within() -> None:
 
 def test_native_radar_keeps_its_decimals() -> None:
     values = np.array([[-12.345678, 3.25]], np.float32)
-    encoding = encoding_of(VV, "none", "native", parameters_of("none", PUBLISHED["VV"]))
+    encoding = encoding_of(VV, "none", "native", parameters_of("none", PUBLISHED["VV"], band="B"))
     assert np.array_equal(encode(values, encoding), values)
 
 
@@ -80,12 +80,12 @@ def test_quantile_clip_is_per_patch_and_between_its_own_percentiles() -> None:
 
 def test_percentile_of_a_published_table_says_what_to_add() -> None:
     with pytest.raises(PrepError, match="--stats compute"):
-        parameters_of("percentile", PUBLISHED["B02"])
+        parameters_of("percentile", PUBLISHED["B02"], band="B")
 
 
 def test_a_band_without_spread_is_refused() -> None:
-    with pytest.raises(PrepError, match="no value range"):
-        parameters_of("zscore", BandStatistics(mean=3.0, std=0.0))
+    with pytest.raises(PrepError, match="B has no range of values"):
+        parameters_of("zscore", BandStatistics(mean=3.0, std=0.0), band="B")
 
 
 def test_a_dtype_that_the_scheme_cannot_take_is_refused() -> None:

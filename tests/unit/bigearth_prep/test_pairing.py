@@ -203,9 +203,35 @@ def test_another_parquet_is_refused_by_the_column_it_lacks(tmp_path: Path) -> No
         paired(tmp_path, metadata=(path,))
 
 
-def test_a_negative_share_is_refused() -> None:
+@pytest.mark.parametrize("share", [-0.1, float("nan"), float("inf")])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match="split ratio"):
-        TableConfig(split_ratio=(1.2, -0.1, -0.1))
+        TableConfig(split_ratio=(1.2, share, 0.1))
+
+
+def test_tables_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(ValueError, match="leave --mapping out"):
+        TableConfig(metadata=(Path("m.parquet"),), mapping=(Path("m.csv"),))
+    with pytest.raises(ValueError, match="unknown split holdout"):
+        TableConfig(splits=(("holdout", Path("list.csv")),))
+
+
+def test_an_empty_exclusion_list_excludes_nothing(tmp_path: Path) -> None:
+    make_v1(tmp_path, V1)
+    snow = tmp_path / "patches_with_seasonal_snow.csv"
+    snow.touch()
+    found = paired(tmp_path, exclude=(snow,))
+    assert len(found.pairs) == len(V1)
+    assert found.pairs.column("contains_seasonal_snow").to_pylist() == [False] * len(V1)
+
+
+def test_a_filtered_pair_keeps_the_split_that_its_table_names(tmp_path: Path) -> None:
+    make_v2(tmp_path, V2[:2])
+    metadata = make_metadata(tmp_path / "m.parquet", V2[:2])
+    clouds = tmp_path / "patches_with_cloud_and_shadow.csv"
+    clouds.write_text(V2[1][0])
+    rows = paired(tmp_path, metadata=(metadata,), exclude=(clouds,)).rejected.to_pylist()
+    assert [(row["reason"], row["split"]) for row in rows] == [("filtered (cloud)", "validation")]
 
 
 @needs_real

@@ -31,7 +31,10 @@ def rasters_of(bands: tuple[Band, ...], seed: int = 0) -> dict[Band, Raster]:
 def recipe_of(scheme: str, bands: tuple[Band, ...] = ALL_BANDS, **changes: object) -> SampleRecipe:
     dtypes = {"paper": "uint8", "zscore": "float32", "none": "native"}
     fields = {"dtype": dtypes[scheme], "size_px": 128, "resampling": "cubic"} | changes
-    parameters = {band.name: parameters_of(scheme, STATISTICS[band.name]) for band in bands}  # type: ignore[arg-type]
+    parameters = {
+        band.name: parameters_of(scheme, STATISTICS[band.name], band=band.name)  # type: ignore[arg-type]
+        for band in bands
+    }
     return SampleRecipe(bands=bands, scheme=scheme, parameters=parameters, **fields)  # type: ignore[arg-type]
 
 
