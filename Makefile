@@ -38,7 +38,10 @@ test: check
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
 
-test-all: test test-slow demo
+test-all:
+	$(MAKE) test
+	$(MAKE) test-slow
+	$(MAKE) demo
 
 bench: $(READY)
 	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done

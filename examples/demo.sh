@@ -2,6 +2,9 @@
 # The whole road on a made-up archive: shards, pretraining, scores. Usage: demo.sh FOLDER
 set -eu
 
+# Threads that wait for each other should not burn the cores that they share with others.
+export OMP_WAIT_POLICY=passive
+
 out=${1:-demo}
 pairs=${PAIRS:-2000}
 config=$(dirname "$0")/../configs/pretrain-demo.toml
@@ -20,7 +23,8 @@ bigearth-prep build-shards \
     --s1 "$out/archive/BigEarthNet-S1" \
     --metadata "$out/archive/metadata.parquet" \
     --metadata "$out/archive/metadata_for_patches_with_snow_cloud_or_shadow.parquet" \
-    --shard-mb 32 \
+    --normalize zscore --dtype float16 \
+    --shard-mb 64 \
     --out "$out/dataset"
 bigearth-prep verify "$out/dataset"
 bigearth-prep inspect "$out/dataset" --preview "$out/patches.png" >"$out/card.txt"
@@ -29,7 +33,7 @@ say "3. Pretraining without labels: a small ViT, radar or optical blanked in hal
 dinomm-train pretrain "$out/dataset" --out "$out/run" --config "$config"
 
 say "4. Frozen features on the test split, beside the same network untrained"
-dinomm-train evaluate "$out/run" "$out/dataset" --out "$out/scores"
+dinomm-train evaluate "$out/run" "$out/dataset" --input-px 60 --out "$out/scores"
 
 say "Written"
 echo "pictures: $out/patches.png $out/scores/scores.png"

@@ -34,10 +34,10 @@ _SPECTRA: dict[str, tuple[int, ...]] = {
 """Reflectance x 10^4 of each material in full leaf, in the order of `S2_BANDS`."""
 
 _MATERIALS = tuple(_SPECTRA)
-_LIGHT_SPREAD = 0.28
+_LIGHT_SPREAD = 0.12
 """Standard deviation, between images, of the logarithm of how bright the light is."""
 
-_HAZE_SPREAD_DN = 160.0
+_HAZE_SPREAD_DN = 60.0
 """Typical haze of an image, in digital numbers of its haziest band."""
 
 _CLASS_BRIGHTNESS_SPREAD = 0.08

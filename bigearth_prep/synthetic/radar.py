@@ -14,12 +14,12 @@ LOOKS = 4
 _SPECKLE_SCALE_PX = 1.0
 """Makes the intensities of neighbouring pixels correlate by exp(-1/2)."""
 
-_IMAGE_SPREAD_DB = 1.5
+_IMAGE_SPREAD_DB = 0.7
 """Standard deviation between images of an offset that both polarizations share, in dB."""
 
 _CLASS_SPREAD_DB = 0.4
 _MOISTURE_SPREAD_DB = 0.6
-_WIND_SPREAD_DB = 1.8
+_WIND_SPREAD_DB = 1.0
 """How classes vary between images: each alone, open ground together, water together."""
 
 _TREND_SPREAD_DB = 0.4

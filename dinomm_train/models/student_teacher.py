@@ -1,7 +1,7 @@
 """The two networks of self-distillation: a student, and a teacher that is its moving average."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from copy import deepcopy
 
 import torch
 from jaxtyping import Float
@@ -33,14 +33,13 @@ class Encoder(nn.Module):
 class StudentTeacher(nn.Module):
     """Two encoders with the same weights at first; gradients move the student alone.
 
-    The teacher has no stochastic depth and stays in evaluation mode.
+    The teacher stays in evaluation mode, so that stochastic depth is the student's alone.
     """
 
-    def __init__(self, student: Encoder, teacher: Encoder) -> None:
+    def __init__(self, student: Encoder) -> None:
         super().__init__()
         self.student = student.train()
-        self.teacher = teacher.eval().requires_grad_(requires_grad=False)
-        self.teacher.load_state_dict(student.state_dict())
+        self.teacher = deepcopy(student).eval().requires_grad_(requires_grad=False)
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
@@ -55,14 +54,9 @@ def build_student_teacher(config: RunConfig, *, channels: int) -> StudentTeacher
     Raises:
         TrainError: timm cannot build the backbone, or its patches do not divide the crops.
     """
-    student = _build_encoder(config, channels)
-    without_drop = replace(config, model=replace(config.model, drop_path=0.0))
-    return StudentTeacher(student, _build_encoder(without_drop, channels))
-
-
-def _build_encoder(config: RunConfig, channels: int) -> Encoder:
     crops = config.views.crops
     backbone = build_backbone(config.model, channels=channels, global_px=crops.global_px)
     if crops.local_count:
         require_divisible(backbone.vit, crops.local_px)
-    return Encoder(backbone, ProjectionHead(config.head, features=backbone.width))
+    student = Encoder(backbone, ProjectionHead(config.head, features=backbone.width))
+    return StudentTeacher(student)
