@@ -1,6 +1,5 @@
 """The folder a build writes to: whose it is, and how a new dataset takes an old one's place."""
 
-import fcntl
 import json
 import logging
 import shutil
@@ -12,6 +11,7 @@ from typing import Any
 
 from bigearth_prep.card import CARD_NAME, read_card
 from bigearth_prep.errors import PrepError
+from bigearth_prep.folder_lock import hold_folder
 from bigearth_prep.shard_task import BUILD_FOLDER
 from bigearth_prep.whole_file import write_text
 
@@ -50,7 +50,7 @@ def claim_folder(
     if not build.is_dir():
         _refuse_foreign(folder)
     build.mkdir(parents=True, exist_ok=True)
-    with _only_build(build):
+    with hold_folder(build, "another build is writing there; wait for it"):
         if (build / _SOURCE_NAME).exists():
             _refuse_differences(folder, options, source, _kept_source(folder))
             log.info("going on with the unfinished build in %s", folder)
@@ -105,19 +105,6 @@ def _kept_source(folder: Path) -> dict[str, Any]:
     path = folder / BUILD_FOLDER / _SOURCE_NAME
     source: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return source
-
-
-@contextmanager
-def _only_build(build: Path) -> Iterator[None]:
-    """Holds a lock for the time of the block; file systems without locks are taken on trust."""
-    with (build / "lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PrepError(f"another build is writing to {build.parent}; wait for it") from error
-        except OSError:
-            log.warning("%s cannot be locked; make sure no other build writes to it", build)
-        yield
 
 
 def _to_toml(options: Mapping[str, Any]) -> str:
