@@ -287,7 +287,7 @@ def _card(
 
 
 def _sensor_card(bands: tuple[Band, ...], recipe: SampleRecipe) -> SensorCard:
-    encodings = [recipe.encoding(band) for band in bands]
+    encodings = [recipe.encodings[band] for band in bands]
     return SensorCard(
         bands=tuple(band.name for band in bands),
         dtype=encodings[0].dtype,
