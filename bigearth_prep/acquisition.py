@@ -30,4 +30,4 @@ def _time_in(pattern: re.Pattern[str], name: str) -> datetime | None:
     match = pattern.match(name)
     if match is None:
         return None
-    return datetime.strptime(match.group(1), "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    return datetime.fromisoformat(match.group(1)).replace(tzinfo=UTC)

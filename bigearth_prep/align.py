@@ -75,8 +75,8 @@ def check_values(rasters: Mapping[Band, Raster]) -> None:
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             count = int(pixels.size - np.isfinite(pixels).sum())
             raise PatchError(RejectReason.NON_FINITE, f"{band.name}: {count} of {pixels.size} px")
-        missing = 0.0 if band.sensor == "s2" else raster.nodata
-        if missing is not None and (count := int((pixels == missing).sum())):
+        missing = 0 if band.sensor == "s2" else raster.nodata
+        if missing is not None and (count := int(np.count_nonzero(pixels == missing))):
             raise PatchError(
                 RejectReason.NODATA, f"{band.name}: {count} of {pixels.size} px are {missing:g}"
             )

@@ -1,13 +1,25 @@
-"""Which patches an extracted archive holds, and where."""
+"""Which patches an archive holds, and where: in folders, in a tar, or in a compressed tar."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from bigearth_prep.bands import Sensor
+from bigearth_prep.decompress import (
+    COMPRESSED_SUFFIXES,
+    drop_unpacked,
+    is_compressed,
+    unpack,
+    unpacked_path,
+)
 from bigearth_prep.errors import PrepError
+from bigearth_prep.patch_source import PatchPlace, place_of
+from bigearth_prep.tar_index import MEMBERS_TYPE, index_tar, is_indexed, load_index, save_index
 
 Layout = Literal["v1", "v2", "unknown"]
 
@@ -15,33 +27,133 @@ _UNPACKED: dict[Sensor, str] = {
     "s2": "BigEarthNet-S2 (v2) or BigEarthNet-v1.0 (v1)",
     "s1": "BigEarthNet-S1 (v2) or BigEarthNet-S1-v1.0 (v1)",
 }
+_PLACES_PER_STEP = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StorageConfig:
+    """Where a build may keep what makes it fast; it never changes what is built."""
+
+    cache: Path | None = None
+    """Folder for the indices of tars; by default each beside its tar."""
+
+    scratch: Path = Path("bigearth-prep.scratch")
+    """Folder in which compressed archives become plain tars."""
+
+    keep_scratch: bool = False
+    """Leave those tars there when all is done."""
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveFolder:
+class Archive:
     """One sensor's patches."""
 
     sensor: Sensor
+    source: Path
+    """The folder or file that was given."""
+
     root: Path
+    """The folder or plain tar that is read."""
+
     layout: Layout
     """v1: one flat level of patches. v2: patches inside products or scenes."""
 
     patches: dict[str, str]
     """Patch folder relative to the root, by patch name."""
 
+    members: pa.Array
+    """Places of each patch's files in the tar, in the order of `patches`; nulls in a folder."""
 
-def scan_archive(root: Path, sensor: Sensor) -> ArchiveFolder:
-    """The patches of an extracted archive, found by two levels of directory listings.
+    def rows_of(self, folders: pa.ChunkedArray) -> pa.Array:
+        """Which row of `members` is of which of these folders."""
+        held = pa.array(list(self.patches.values()), pa.string())
+        return pc.index_in(folders.combine_chunks(), value_set=held)
 
-    Band files are not looked at: a missing one shows when its patch is read.
+    def places(self) -> Iterator[PatchPlace]:
+        """Where each patch lies, in the order of `patches`."""
+        folders = list(self.patches.values())
+        for start in range(0, len(folders), _PLACES_PER_STEP):
+            members = self.members.slice(start, _PLACES_PER_STEP).to_pylist()
+            for offset, rows in enumerate(members):
+                yield place_of(folders[start + offset], rows)
+
+
+def scan_archives(s2: Path, s1: Path, storage: StorageConfig) -> tuple[Archive, Archive]:
+    """Both sensors' patches; what must be decompressed to know them is, room permitting.
 
     Raises:
-        PrepError: the path is not a folder, or is not the folder that the archive unpacks to.
+        PrepError: as `scan_archive` and `unpack` do.
     """
-    if not root.exists():
-        raise PrepError(f"--{sensor} {root} does not exist; give the extracted archive's folder")
-    if not root.is_dir():
-        raise PrepError(f"--{sensor} {root} is not a folder; extract the archive first")
+    packed = [source for source in (s2, s1) if is_compressed(source) and source.exists()]
+    unpack([source for source in packed if not is_indexed(source, storage.cache)], storage.scratch)
+    return scan_archive(s2, "s2", storage), scan_archive(s1, "s1", storage)
+
+
+def scan_archive(source: Path, sensor: Sensor, storage: StorageConfig = StorageConfig()) -> Archive:
+    """The patches of a folder, found by listings, or of a tar, found by its index.
+
+    Files are not looked into: a missing one shows when its patch is read.
+
+    Raises:
+        PrepError: there is no archive at this path, or it is another sensor's, or broken.
+    """
+    if not source.exists():
+        raise PrepError(f"--{sensor} {source} does not exist; give the archive's folder or tar")
+    if source.is_dir():
+        archive = _scan_folder(source, sensor)
+    elif source.name.endswith((".tar", *COMPRESSED_SUFFIXES)):
+        archive = _scan_tar(source, sensor, storage)
+    else:
+        forms = ", ".join((".tar", *COMPRESSED_SUFFIXES))
+        raise PrepError(f"--{sensor} {source} is neither a folder nor named {forms}")
+    _check_names(source, sensor, archive)
+    return archive
+
+
+def make_readable(archives: Sequence[Archive]) -> None:
+    """Decompress what is compressed and known from its index only.
+
+    Raises:
+        PrepError: as `unpack` does.
+    """
+    packed = [archive for archive in archives if is_compressed(archive.source)]
+    if packed:
+        unpack([archive.source for archive in packed], packed[0].root.parent)
+
+
+def drop_scratch(archives: Sequence[Archive], storage: StorageConfig) -> None:
+    """Remove the tars that archives were decompressed to, unless they are to be kept."""
+    sources = [archive.source for archive in archives if is_compressed(archive.source)]
+    if sources and not storage.keep_scratch:
+        drop_unpacked(sources, storage.scratch)
+
+
+def _scan_tar(source: Path, sensor: Sensor, storage: StorageConfig) -> Archive:
+    root = unpacked_path(source, storage.scratch) if is_compressed(source) else source
+    index = load_index(source, storage.cache)
+    if index is None:
+        index = index_tar(root)
+        save_index(index, source, storage.cache)
+    folders: list[str] = index.column("folder").to_pylist()
+    layout = _layout_of(folders[0]) if folders else "unknown"
+    depth = 2 if layout == "v2" else 1
+    patches: dict[str, str] = {}
+    for folder in folders:
+        inner = folder.rsplit("/", depth)[-depth:]
+        if inner[-1] in patches:
+            raise PrepError(f"{source} holds patch {inner[-1]} twice; keep one")
+        patches[inner[-1]] = "/".join(inner)
+    members = index.column("members").combine_chunks()
+    return Archive(sensor, source, root, layout, patches, members)
+
+
+def _layout_of(folder: str) -> Layout:
+    """The folder above a v2 patch is its product or scene, with which its name begins."""
+    *_, above, name = ("", *folder.split("/"))
+    return "v2" if above and name.startswith(above) else "v1"
+
+
+def _scan_folder(root: Path, sensor: Sensor) -> Archive:
     layout = _detect_layout(root)
     patches: dict[str, str] = {}
     for folder in _folders(root):
@@ -50,8 +162,7 @@ def scan_archive(root: Path, sensor: Sensor) -> ArchiveFolder:
         if repeated := found.keys() & patches.keys():
             raise PrepError(f"{root} holds patch {min(repeated)} twice; keep one")
         patches |= found
-    _check_names(root, sensor, layout, patches)
-    return ArchiveFolder(sensor, root, layout, patches)
+    return Archive(sensor, root, root, layout, patches, pa.nulls(len(patches), MEMBERS_TYPE))
 
 
 def _detect_layout(root: Path) -> Layout:
@@ -69,14 +180,15 @@ def _folders(root: Path) -> Iterator[os.DirEntry[str]]:
         yield from (entry for entry in entries if entry.is_dir())
 
 
-def _check_names(root: Path, sensor: Sensor, layout: Layout, patches: dict[str, str]) -> None:
+def _check_names(source: Path, sensor: Sensor, archive: Archive) -> None:
     """Refuses a folder one level too high or too low, or of the other sensor."""
+    patches = archive.patches
     strange = next((name for name in patches if not name.startswith(sensor.upper())), None)
-    if strange is None and patches and layout == "v2":
+    if strange is None and patches and archive.layout == "v2" and source.is_dir():
         name, folder = next(iter(patches.items()))
-        strange = name if any(_folders(root / folder)) else None
+        strange = name if any(_folders(source / folder)) else None
     if strange is not None:
         raise PrepError(
-            f"--{sensor} {root} holds {patches[strange]}, which is no {sensor.upper()} patch; give "
-            f"the folder that the archive unpacks to, such as {_UNPACKED[sensor]}"
+            f"--{sensor} {source} holds {patches[strange]}, which is no {sensor.upper()} patch; "
+            f"give the folder that the archive unpacks to, such as {_UNPACKED[sensor]}"
         )

@@ -109,7 +109,7 @@ def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click pass
     from bigearth_prep.pipeline import build_dataset
     from bigearth_prep.plan import plan_build
 
-    config = build_config(options)
+    config = build_config(options, out)
     if options["dry_run"]:
         _print_plan(plan_build(config), as_json=options["as_json"])
         return
@@ -122,7 +122,8 @@ def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click pass
     )
     samples = {split: part.samples for split, part in summary.card.splits.items()}
     if options["as_json"]:
-        print_json({"dataset": str(out), "samples": samples, "rejected": summary.rejected})
+        result = {"samples": samples, "rejected": summary.rejected, "files": summary.files_read}
+        print_json({"dataset": str(out), **result})
         return
     state = "was complete already" if summary.was_complete else "is complete"
     click.echo(f"{out} {state}: {counts_line(samples.items())}")
@@ -138,7 +139,8 @@ def stats(out: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them
     """Per-band statistics of an archive's train split, for `build-shards --stats FILE`."""
     from bigearth_prep.pipeline import archive_statistics
 
-    table = archive_statistics(build_config(options), out, cluster_config(options))
+    config = build_config(options, out)
+    table = archive_statistics(config, out, cluster_config(options))
     if options["as_json"]:
         print_json(asdict(table))
         return

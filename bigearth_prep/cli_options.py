@@ -15,6 +15,8 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 Command = Callable[..., None]
 
+_FORMS = "extracted folder, .tar, .tar.zst or .tar.gz"
+
 
 def _pair_of_text(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Any:  # noqa: ANN401
     """`NAME=FILE` options as (split, path); `val` is a common name of the validation split."""
@@ -38,8 +40,8 @@ def _ratio_of_text(_: click.Context, __: click.Parameter, value: str) -> tuple[f
 def archive_options(command: Command) -> Command:
     """Options that name the archive and its tables, and where the work runs."""
     options = (
-        click.option("--s2", type=FOLDER, required=True, help="Sentinel-2 archive folder."),
-        click.option("--s1", type=FOLDER, required=True, help="Sentinel-1 archive folder."),
+        click.option("--s2", type=FOLDER, required=True, help=f"Sentinel-2 archive: {_FORMS}."),
+        click.option("--s1", type=FOLDER, required=True, help=f"Sentinel-1 archive: {_FORMS}."),
         click.option("--metadata", type=FILE, multiple=True, help="v2 metadata parquet."),
         click.option("--mapping", type=FILE, multiple=True, help="v1 CSV of S1 and S2 names."),
         click.option(
@@ -65,6 +67,16 @@ def archive_options(command: Command) -> Command:
             help="Bands to store, in this order within each sensor.",
         ),
         click.option(
+            "--cache", type=FOLDER, help="For the indices of tars. [default: beside them]"
+        ),
+        click.option(
+            "--scratch",
+            type=FOLDER,
+            help="Where compressed archives become plain tars; the workers must see it. "
+            "[default: OUT.scratch]",
+        ),
+        click.option("--keep-scratch", is_flag=True, help="Leave those tars there in the end."),
+        click.option(
             "--workers",
             type=click.IntRange(0),
             help="Local processes; 0: none but this. [default: one per core]",
@@ -77,13 +89,14 @@ def archive_options(command: Command) -> Command:
     return command
 
 
-def build_config(options: Mapping[str, Any]) -> "BuildConfig":
+def build_config(options: Mapping[str, Any], out: Path) -> "BuildConfig":
     """The request that parsed options make; options that a command lacks keep their defaults.
 
     Raises:
         click.UsageError: two options contradict each other.
         PrepError: a band is unknown.
     """
+    from bigearth_prep.archive import StorageConfig
     from bigearth_prep.bands import select_bands
     from bigearth_prep.pairing import TableConfig
     from bigearth_prep.plan import BuildConfig
@@ -111,6 +124,11 @@ def build_config(options: Mapping[str, Any]) -> "BuildConfig":
             resampling=options.get("resampling"),
             shard_mb=options.get("shard_mb", 256.0),
             fail_on_bad=options.get("on_bad") == "fail",
+            storage=StorageConfig(
+                cache=options["cache"],
+                scratch=options["scratch"] or out.with_name(f"{out.name}.scratch"),
+                keep_scratch=options["keep_scratch"],
+            ),
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Shaped
@@ -19,6 +21,9 @@ STRETCH_PERCENTILES = ("1", "99")
 
 QUANTILE_CLIP = (1.0, 99.0)
 """`paper` first clips each radar band of a patch to these percentiles of itself."""
+
+_REMEMBERED_BANDS = 64
+_SAMPLE_STRIDE = 16
 
 DTYPES: Mapping[Scheme, tuple[str, ...]] = {
     "paper": ("uint8",),
@@ -104,22 +109,73 @@ def encode(
     physical: Shaped[np.ndarray, "height width"], encoding: BandEncoding
 ) -> Shaped[np.ndarray, "height width"]:
     """Stored values of one band: scaled, then clipped and rounded where codes are integers."""
-    dtype = np.dtype(encoding.dtype)
-    if physical.dtype == dtype and (encoding.scale, encoding.offset) == (1.0, 0.0):
+    if physical.dtype == encoding.dtype and (encoding.scale, encoding.offset) == (1.0, 0.0):
         return physical
-    scaled = (physical.astype(np.float64) - encoding.offset) / encoding.span * encoding.codes
-    if dtype.kind != "u":
-        return scaled.astype(dtype)
-    clipped = np.clip(scaled, 0, np.iinfo(dtype).max)
-    return (clipped if encoding.truncates else np.rint(clipped)).astype(dtype)
+    if physical.dtype == np.uint16:
+        return _codes_of_uint16(encoding).take(physical)
+    return _scale(physical, encoding)
+
+
+@lru_cache(_REMEMBERED_BANDS)
+def _codes_of_uint16(encoding: BandEncoding) -> Shaped[np.ndarray, " code"]:
+    """What each of the 65,536 values is stored as: looking up is faster than computing."""
+    return _scale(np.arange(65_536, dtype=np.uint16), encoding)
+
+
+def _scale(
+    physical: Shaped[np.ndarray, "..."], encoding: BandEncoding
+) -> Shaped[np.ndarray, "..."]:
+    dtype = np.dtype(encoding.dtype)
+    scaled: np.ndarray = np.subtract(physical, encoding.offset, dtype=np.float64)
+    scaled /= encoding.span
+    scaled *= encoding.codes
+    if dtype.kind == "u":
+        np.maximum(scaled, 0, out=scaled)
+        np.minimum(scaled, _largest(dtype), out=scaled)
+        if not encoding.truncates:
+            np.rint(scaled, out=scaled)
+    return scaled.astype(dtype)
+
+
+@lru_cache(_REMEMBERED_BANDS)
+def _largest(dtype: np.dtype[Any]) -> int:
+    return int(np.iinfo(dtype).max)
 
 
 def clip_to_quantiles(
     backscatter_db: Float32[np.ndarray, "height width"],
 ) -> Float32[np.ndarray, "height width"]:
-    """The band clipped to its own 1st and 99th percentile, as DINO-MM's loader did."""
-    lower, upper = np.percentile(backscatter_db, QUANTILE_CLIP)
+    """The finite band clipped to its own 1st and 99th percentile, as DINO-MM's loader did."""
+    values = backscatter_db.ravel()
+    lower_rank, upper_rank = (share / 100 * (values.size - 1) for share in QUANTILE_CLIP)
+    extremes = _sort_extremes(values, int(lower_rank) + 2)
+    lower = _interpolate(extremes, lower_rank)
+    upper = _interpolate(extremes, upper_rank - (values.size - extremes.size))
     clipped: Float32[np.ndarray, "height width"] = np.clip(
         backscatter_db, np.float32(lower), np.float32(upper)
     )
     return clipped
+
+
+def _sort_extremes(
+    values: Float32[np.ndarray, " value"], count: int
+) -> Float32[np.ndarray, " extreme"]:
+    """Ascending values among which are the `count` lowest and the `count` highest of all.
+
+    A sample tells bounds beyond which some three times as many lie; should it be misleading,
+    everything is sorted.
+    """
+    sample = np.sort(values[::_SAMPLE_STRIDE])
+    outside = min(3 * count // _SAMPLE_STRIDE, sample.size - 1)
+    low, high = sample[outside], sample[-1 - outside]
+    extremes = np.sort(values[(values <= low) | (values >= high)])
+    is_enough = extremes.size >= count and extremes[count - 1] <= low and extremes[-count] >= high
+    return extremes if is_enough else np.sort(values)
+
+
+def _interpolate(ordered: Float32[np.ndarray, " value"], rank: float) -> float:
+    """The value at a fractional rank, rounded as `np.percentile` rounds it."""
+    below = int(rank)
+    left, right = ordered[below], ordered[below + 1]
+    step, share = float(right - left), rank - below
+    return float(right) - step * (1 - share) if share >= 0.5 else float(left) + step * share

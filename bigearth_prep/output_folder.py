@@ -1,6 +1,5 @@
 """The folder a build writes to: whose it is, and how a new dataset takes an old one's place."""
 
-import fcntl
 import json
 import logging
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 from bigearth_prep.card import CARD_NAME, DatasetCard, read_card
 from bigearth_prep.errors import PrepError
+from bigearth_prep.file_lock import hold_lock
 from bigearth_prep.shard_task import BUILD_FOLDER
 from bigearth_prep.whole_file import write_text
 
@@ -59,7 +59,8 @@ def claim_folder(
         PrepError: the folder holds something else, or another build is at work in it.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _only_build(out):
+    lock = out.with_name(f".{out.name}.lock")
+    with hold_lock(lock, f"another build is writing to {out}; wait for it"):
         _finish_publishing(out)
         if (out / CARD_NAME).exists() and not overwrite:
             _require_same_dataset(out, request)
@@ -151,23 +152,6 @@ def _other_request(folder: Path, differences: list[str]) -> PrepError:
 def _options_of(folder: Path) -> dict[str, Any]:
     path = folder / OPTIONS_NAME
     return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-@contextmanager
-def _only_build(out: Path) -> Iterator[None]:
-    """Holds a lock beside `out`; file systems without locks are taken on trust."""
-    path = out.with_name(f".{out.name}.lock")
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PrepError(f"another build is writing to {out}; wait for it") from error
-        except OSError:
-            log.warning("%s cannot be locked; make sure no other build writes to it", out)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def _to_toml(options: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bigearth_prep.archive import ArchiveFolder
+from bigearth_prep.archive import Archive
 from bigearth_prep.card import SPLITS
 from bigearth_prep.errors import PrepError
+from bigearth_prep.json_pairs import read_json_pairs
 from bigearth_prep.manifest import REJECTED_SCHEMA
-from bigearth_prep.patch import PatchError, RejectReason
-from bigearth_prep.raster import read_patch_json
+from bigearth_prep.patch import RejectReason
 from bigearth_prep.shard_plan import split_by_location
 from bigearth_prep.tables import read_mapping, read_metadata, read_names, read_split_files
 
@@ -40,7 +39,6 @@ PAIRS_SCHEMA = pa.schema(
 """One row per pair to be read; folders relative to the archive roots, null where not known."""
 
 _LOCATION = re.compile(r"_([0-9]{2}[A-Z]{3}_[0-9]+_[0-9]+)$")
-_JSON_THREADS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +93,7 @@ class PairTable:
     """`REJECTED_SCHEMA`."""
 
 
-def pair_patches(s2: ArchiveFolder, s1: ArchiveFolder, tables: TableConfig) -> PairTable:
+def pair_patches(s2: Archive, s1: Archive, tables: TableConfig) -> PairTable:
     """Every patch of the archive and every row of the tables: in a pair, or rejected.
 
     Raises:
@@ -113,7 +111,7 @@ def pair_patches(s2: ArchiveFolder, s1: ArchiveFolder, tables: TableConfig) -> P
     return PairTable(pairs, pa.concat_tables([REJECTED_SCHEMA.empty_table(), *rejected]))
 
 
-def _named_pairs(s2: ArchiveFolder, s1: ArchiveFolder, tables: TableConfig) -> pa.Table:
+def _named_pairs(s2: Archive, s1: Archive, tables: TableConfig) -> pa.Table:
     """Pairs as the tables or the JSON files name them, `key` being the name in the archive."""
     if tables.metadata:
         table = read_metadata(tables.metadata)
@@ -122,7 +120,7 @@ def _named_pairs(s2: ArchiveFolder, s1: ArchiveFolder, tables: TableConfig) -> p
     if tables.mapping:
         return _with_unknowns(read_mapping(tables.mapping))
     if s1.layout == "v1":
-        return _with_unknowns(_pairs_from_json(s1))
+        return _with_unknowns(read_json_pairs(s1))
     if s2.patches or s1.patches:
         log.warning("no --metadata table: nothing says which v2 patches belong together")
     return _with_unknowns(pa.table({"key": [], "s1_name": []}))
@@ -146,26 +144,6 @@ def _with_unknowns(named: pa.Table) -> pa.Table:
     )
 
 
-def _pairs_from_json(s1: ArchiveFolder) -> pa.Table:
-    """Pairs from `corresponding_s2_patch` of every Sentinel-1 patch that has one."""
-    log.info(
-        "pairing through %s Sentinel-1 JSON files; --mapping is faster", f"{len(s1.patches):,}"
-    )
-    names = sorted(s1.patches)
-    with ThreadPoolExecutor(_JSON_THREADS) as pool:
-        partners = list(pool.map(lambda name: _partner_of(s1.root / s1.patches[name]), names))
-    pairs = [(key, name) for name, key in zip(names, partners, strict=True) if key is not None]
-    return pa.table({"key": [key for key, _ in pairs], "s1_name": [name for _, name in pairs]})
-
-
-def _partner_of(folder: Path) -> str | None:
-    try:
-        partner = read_patch_json(folder).get("corresponding_s2_patch")
-    except PatchError:
-        return None
-    return partner if isinstance(partner, str) else None
-
-
 def _refuse_repeated(names: pa.ChunkedArray) -> None:
     counts = pc.value_counts(names)
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
@@ -177,7 +155,7 @@ def _refuse_repeated(names: pa.ChunkedArray) -> None:
 
 
 def _find_in_archive(
-    named: pa.Table, s2: ArchiveFolder, s1: ArchiveFolder, *, tabled: bool
+    named: pa.Table, s2: Archive, s1: Archive, *, tabled: bool
 ) -> tuple[pa.Table, list[pa.Table]]:
     in_s2, s2_folders, s2_unnamed = _look_up(named.column("key"), s2.patches)
     in_s1, s1_folders, s1_unnamed = _look_up(named.column("s1_name"), s1.patches)

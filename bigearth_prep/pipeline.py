@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import bigearth_prep
+from bigearth_prep.archive import drop_scratch, make_readable
 from bigearth_prep.bands import PATCH_M, Band, bands_of
 from bigearth_prep.card import (
     CARD_NAME,
@@ -35,7 +36,7 @@ from bigearth_prep.manifest import MANIFEST_SCHEMA, REJECTED_SCHEMA, write_table
 from bigearth_prep.normalize import parameters_of
 from bigearth_prep.output_folder import BuildRequest, claim_folder, publish_folder
 from bigearth_prep.patch import RejectReason
-from bigearth_prep.plan import BuildConfig, BuildPlan, plan_build
+from bigearth_prep.plan import PLAN_SCHEMA, BuildConfig, BuildPlan, plan_build
 from bigearth_prep.sample import ORDERS, SampleRecipe
 from bigearth_prep.shard_task import (
     BUILD_FOLDER,
@@ -44,6 +45,7 @@ from bigearth_prep.shard_task import (
     ShardTask,
     count_values,
     make_shard,
+    read_files_read,
     read_record,
     xxh3_128_of,
 )
@@ -74,6 +76,9 @@ class BuildSummary:
     rejected: dict[str, int]
     """Rows of `rejected.parquet` by reason."""
 
+    files_read: dict[str, int]
+    """Band files by what decoded them; empty where nothing was done."""
+
     was_complete: bool
     """The same dataset stood already, and nothing was done."""
 
@@ -103,11 +108,14 @@ def build_dataset(
     )
     request = BuildRequest(config.options(), config.places(), plan.source)
     with claim_folder(out, request, resume=resume, overwrite=overwrite) as folder:
-        if folder is None:
-            return BuildSummary(out, read_card(out), _count_rejected(out), was_complete=True)
-        card = _build_in(folder, config, plan, cluster)
-        publish_folder(folder, out)
-    return BuildSummary(out, card, _count_rejected(out), was_complete=False)
+        files_read: dict[str, int] = {}
+        if folder is not None:
+            files_read = _build_in(folder, config, plan, cluster)
+            publish_folder(folder, out)
+    drop_scratch((plan.s2, plan.s1), config.storage)
+    return BuildSummary(
+        out, read_card(out), _count_rejected(out), files_read, was_complete=folder is None
+    )
 
 
 def _refuse_faults(plan: BuildPlan) -> None:
@@ -123,7 +131,8 @@ def _refuse_faults(plan: BuildPlan) -> None:
 
 def _build_in(
     folder: Path, config: BuildConfig, plan: BuildPlan, cluster: ClusterConfig
-) -> DatasetCard:
+) -> dict[str, int]:
+    make_readable((plan.s2, plan.s1))
     _write_plan(folder, plan)
     idle = ClusterConfig(workers=0)
     with open_cluster(cluster if plan.shards else idle) as run:
@@ -137,18 +146,23 @@ def _build_in(
         with progress_bar(len(plan.table.pairs), "pairs") as advance:
             for pairs in run(make_shard, tasks):
                 advance(pairs)
-    return _finish(folder, plan, recipe, statistics.source, tasks)
+    files_read = sum((read_files_read(task.record_path) for task in tasks), Counter[str]())
+    log.info("band files decoded: %s", counts_line(files_read.items()))
+    _finish(folder, plan, recipe, statistics.source, tasks)
+    return dict(files_read)
 
 
 def _write_plan(folder: Path, plan: BuildPlan) -> None:
-    """One row group per shard, so that a task reads its own rows and nothing else."""
-    pairs = plan.table.pairs
+    """One row group per shard, so that a task reads its own rows and nothing else.
+
+    To what pairing found, it adds where the files lie in tars.
+    """
     with (
         whole_file(folder / BUILD_FOLDER / PLAN_NAME) as partial,
-        pq.ParquetWriter(partial, pairs.schema) as writer,
+        pq.ParquetWriter(partial, PLAN_SCHEMA) as writer,
     ):
-        for spec in plan.shards:
-            writer.write_table(pairs.take(pa.array(spec.rows)))
+        for pairs in plan.tables():
+            writer.write_table(pairs)
 
 
 def _tasks(
@@ -159,9 +173,10 @@ def _tasks(
             dataset=folder.absolute(),
             row_group=number,
             name=spec.name,
-            s2_root=config.s2.absolute(),
-            s1_root=config.s1.absolute(),
+            s2_root=plan.s2.root.absolute(),
+            s1_root=plan.s1.root.absolute(),
             recipe=recipe,
+            has_json=plan.layout == "v1",
             fail_on_bad=config.fail_on_bad,
         )
         for number, spec in enumerate(plan.shards)
@@ -215,6 +230,7 @@ def archive_statistics(config: BuildConfig, out: Path, cluster: ClusterConfig) -
         PrepError: the archive or a table cannot be read, or no train pair is good.
     """
     plan = plan_build(config)
+    make_readable((plan.s2, plan.s1))
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside the output, where workers of other nodes can read the plan.
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -223,6 +239,7 @@ def archive_statistics(config: BuildConfig, out: Path, cluster: ClusterConfig) -
         with open_cluster(cluster) as run:
             table = _computed_statistics(folder, config, plan, run)
     write_statistics(table, out)
+    drop_scratch((plan.s2, plan.s1), config.storage)
     return table
 
 
@@ -243,7 +260,7 @@ def _finish(
     recipe: SampleRecipe,
     statistics_source: str,
     tasks: Sequence[ShardTask],
-) -> DatasetCard:
+) -> None:
     """Tables from the records, then the card: from here on the folder is a dataset."""
     records = [read_record(task.record_path) for task in tasks]
     tables = _write_tables(folder, plan.table.rejected, [rows for rows, _ in records])
@@ -256,7 +273,6 @@ def _finish(
         raise PrepError(f"no pair is left to store: {why}; see {folder / REJECTED_NAME}")
     card = replace(_card(plan, recipe, statistics_source, shards), tables=tables)
     write_text(folder / CARD_NAME, card.to_json())
-    return card
 
 
 def _write_tables(folder: Path, rejected: pa.Table, records: list[pa.Table]) -> dict[str, str]:
@@ -302,7 +318,7 @@ def _card(
 
 
 def _sensor_card(bands: tuple[Band, ...], recipe: SampleRecipe) -> SensorCard:
-    encodings = [recipe.encoding(band) for band in bands]
+    encodings = [recipe.encodings[band] for band in bands]
     return SensorCard(
         bands=tuple(band.name for band in bands),
         dtype=encodings[0].dtype,

@@ -2,30 +2,42 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import xxhash
 
 from bigearth_prep.align import Resampling
-from bigearth_prep.archive import ArchiveFolder, scan_archive
+from bigearth_prep.archive import Archive, StorageConfig, scan_archives
 from bigearth_prep.bands import ALL_BANDS, PATCH_PX, SENSORS, Band, Sensor, bands_of
 from bigearth_prep.card import SPLITS, Scheme
 from bigearth_prep.errors import PrepError
 from bigearth_prep.normalize import DTYPES, native_dtype
-from bigearth_prep.pairing import PairTable, TableConfig, pair_patches
+from bigearth_prep.pairing import PAIRS_SCHEMA, PairTable, TableConfig, pair_patches
 from bigearth_prep.shard_plan import ShardSpec, plan_shards
 from bigearth_prep.shard_writers.webdataset import sample_bytes
 from bigearth_prep.tables import sha256_of
+from bigearth_prep.tar_index import MEMBERS_TYPE
+
+PLAN_SCHEMA = pa.schema(
+    [
+        *PAIRS_SCHEMA,
+        pa.field("s2_members", MEMBERS_TYPE),
+        pa.field("s1_members", MEMBERS_TYPE),
+    ]
+)
+"""What a task knows of its pairs; members are null where archives are folders."""
 
 StatisticsSource = Literal["published", "compute"] | Path
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
-    """A request for a dataset: everything that decides its bytes."""
+    """A request for a dataset: all that decides its bytes, and where to keep files meanwhile."""
 
     s2: Path
     s1: Path
@@ -47,6 +59,7 @@ class BuildConfig:
     """Size that shards stay under, in 10^6 bytes."""
 
     fail_on_bad: bool = False
+    storage: StorageConfig = field(default_factory=StorageConfig)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.shard_mb) and self.shard_mb > 0):
@@ -107,12 +120,27 @@ class BuildConfig:
 class BuildPlan:
     """What will be read and where it will go."""
 
-    s2: ArchiveFolder
-    s1: ArchiveFolder
+    s2: Archive
+    s1: Archive
     table: PairTable
     shards: list[ShardSpec]
     source: dict[str, Any]
     """Archive kind and checksums of everything that was given: the card's `source`."""
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The pairs of each shard in stored order, as `PLAN_SCHEMA`."""
+        pairs = self.table.pairs
+        rows_in = {
+            archive.sensor: archive.rows_of(pairs.column(f"{archive.sensor}_folder"))
+            for archive in (self.s2, self.s1)
+        }
+        for spec in self.shards:
+            rows = pa.array(spec.rows)
+            table = pairs.take(rows)
+            for archive in (self.s2, self.s1):
+                members = archive.members.take(rows_in[archive.sensor].take(rows))
+                table = table.append_column(f"{archive.sensor}_members", members)
+            yield table
 
     @property
     def layout(self) -> str:
@@ -135,7 +163,7 @@ def plan_build(config: BuildConfig) -> BuildPlan:
     Raises:
         PrepError: the archive or a table cannot be read.
     """
-    s2, s1 = scan_archive(config.s2, "s2"), scan_archive(config.s1, "s1")
+    s2, s1 = scan_archives(config.s2, config.s1, config.storage)
     if not (s2.patches or s1.patches or config.tables.metadata or config.tables.mapping):
         raise PrepError(f"{config.s2} and {config.s1} hold no patch; give the extracted archives")
     table = pair_patches(s2, s1, config.tables)
@@ -149,7 +177,7 @@ def plan_build(config: BuildConfig) -> BuildPlan:
     return BuildPlan(s2, s1, table, shards, _source(config, s2, s1, table))
 
 
-def _layout(s2: ArchiveFolder, s1: ArchiveFolder) -> str:
+def _layout(s2: Archive, s1: Archive) -> str:
     return s2.layout if s2.layout != "unknown" else s1.layout
 
 
@@ -171,9 +199,7 @@ def _pairs_per_shard(config: BuildConfig) -> int:
     return max(1, int(config.shard_mb * 1e6) // sample_bytes(arrays))
 
 
-def _source(
-    config: BuildConfig, s2: ArchiveFolder, s1: ArchiveFolder, table: PairTable
-) -> dict[str, Any]:
+def _source(config: BuildConfig, s2: Archive, s1: Archive, table: PairTable) -> dict[str, Any]:
     files = config.tables.files
     if isinstance(config.used_statistics, Path):
         files = [*files, ("stats", config.used_statistics)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Shaped
@@ -36,9 +37,13 @@ class SampleRecipe:
     parameters: dict[str, BandParameters]
     """By band name."""
 
-    def encoding(self, band: Band) -> BandEncoding:
-        """The linear map of one band."""
-        return encoding_of(band, self.scheme, self.dtype, self.parameters[band.name])
+    @cached_property
+    def encodings(self) -> dict[Band, BandEncoding]:
+        """The linear map of each band."""
+        return {
+            band: encoding_of(band, self.scheme, self.dtype, self.parameters[band.name])
+            for band in self.bands
+        }
 
     @property
     def sensors(self) -> tuple[Sensor, ...]:
@@ -50,16 +55,22 @@ def make_arrays(
     rasters: Mapping[Band, Raster], recipe: SampleRecipe
 ) -> dict[Sensor, Shaped[np.ndarray, "band height width"]]:
     """Stored arrays of one pair, per sensor."""
-    return {
-        sensor: np.stack(
-            [_stored(rasters[band], band, recipe) for band in bands_of(sensor, recipe.bands)]
-        )
-        for sensor in recipe.sensors
-    }
+    return {sensor: _stack(rasters, sensor, recipe) for sensor in recipe.sensors}
+
+
+def _stack(
+    rasters: Mapping[Band, Raster], sensor: Sensor, recipe: SampleRecipe
+) -> Shaped[np.ndarray, "band height width"]:
+    bands = bands_of(sensor, recipe.bands)
+    dtype = recipe.encodings[bands[0]].dtype
+    array = np.empty((len(bands), recipe.size_px, recipe.size_px), dtype)
+    for index, band in enumerate(bands):
+        array[index] = _stored(rasters[band], band, recipe)
+    return array
 
 
 def _stored(raster: Raster, band: Band, recipe: SampleRecipe) -> Shaped[np.ndarray, "height width"]:
-    encoding = recipe.encoding(band)
+    encoding = recipe.encodings[band]
     if recipe.scheme != "paper":
         return encode(_on_grid(raster, recipe), encoding)
     if band.sensor == "s2":

@@ -6,7 +6,9 @@ planned pair, stored or rejected, with the shard's size and checksum in the sche
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +28,8 @@ from bigearth_prep.errors import PrepError
 from bigearth_prep.labels import to_official_classes
 from bigearth_prep.manifest import MANIFEST_SCHEMA, write_table
 from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
-from bigearth_prep.raster import has_patch_json, read_bands, read_patch_json
+from bigearth_prep.patch_source import PatchSource, open_source, place_of
+from bigearth_prep.raster import Decoder, read_bands, read_patch_json
 from bigearth_prep.sample import SampleRecipe, make_arrays
 from bigearth_prep.shard_writers.webdataset import StoredSample, open_shard
 from bigearth_prep.statistics import count_pixels, empty_counts
@@ -37,6 +40,7 @@ RECORD_SCHEMA = pa.schema(
     [*MANIFEST_SCHEMA, pa.field("reason", pa.string()), pa.field("detail", pa.string())]
 )
 _SHARD_KEY = b"shard"
+_FILES_READ_KEY = b"files_read"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +55,13 @@ class ShardTask:
     """Path of the tar relative to the dataset."""
 
     s2_root: Path
+    """Folder or plain tar of the Sentinel-2 patches."""
+
     s1_root: Path
     recipe: SampleRecipe
+    has_json: bool
+    """Patches are of v1, which keeps metadata beside the bands."""
+
     fail_on_bad: bool
     """A bad pair ends the build instead of being rejected."""
 
@@ -60,6 +69,17 @@ class ShardTask:
     def record_path(self) -> Path:
         """Where the record of the finished shard is kept while the build lasts."""
         return self.dataset / BUILD_FOLDER / Path(self.name).with_suffix(".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class PairReader:
+    """Reads the pairs of one shard from the open archives."""
+
+    task: ShardTask
+    s2: PatchSource
+    s1: PatchSource
+    files_read: Counter[Decoder]
+    """How many files were decoded, and by what; grows as pairs are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +115,8 @@ def make_shard(task: ShardTask) -> int:
 
 def _write_shard(task: ShardTask, rows: list[dict[str, Any]]) -> None:
     record: list[dict[str, Any]] = []
-    with open_shard(task.dataset / task.name) as shard:
-        for row, pair in _read_pairs(task, rows):
+    with _open_archives(task) as archives, open_shard(task.dataset / task.name) as shard:
+        for row, pair in _read_pairs(archives, rows):
             if isinstance(pair, PatchError):
                 record.append(_rejected_row(row, pair))
                 continue
@@ -108,7 +128,7 @@ def _write_shard(task: ShardTask, rows: list[dict[str, Any]]) -> None:
         bytes=shard.size_bytes,
         xxh3_128=shard.xxh3_128,
     )
-    _write_record(task.record_path, record, card)
+    _write_record(task.record_path, record, card, archives.files_read)
 
 
 def _placement(shard: str, stored: StoredSample) -> dict[str, Any]:
@@ -124,11 +144,12 @@ def _placement(shard: str, stored: StoredSample) -> dict[str, Any]:
 def count_values(task: ShardTask) -> dict[str, Int64[np.ndarray, " bin"]]:
     """Histograms of the native pixels of every good pair of the shard, by band name."""
     counts = {band.name: empty_counts(band) for band in task.recipe.bands}
-    for _, pair in _read_pairs(task, _planned_rows(task)):
-        if isinstance(pair, PatchError):
-            continue
-        for band, raster in pair.rasters.items():
-            counts[band.name] += count_pixels(band, raster.pixels)
+    with _open_archives(task) as archives:
+        for _, pair in _read_pairs(archives, _planned_rows(task)):
+            if isinstance(pair, PatchError):
+                continue
+            for band, raster in pair.rasters.items():
+                counts[band.name] += count_pixels(band, raster.pixels)
     return counts
 
 
@@ -136,6 +157,12 @@ def read_record(path: Path) -> tuple[pa.Table, ShardCard]:
     """The rows and the shard card of a finished task."""
     table = pq.read_table(path)
     return table, ShardCard(**json.loads(table.schema.metadata[_SHARD_KEY]))
+
+
+def read_files_read(path: Path) -> Counter[str]:
+    """How many files a finished task decoded, by what decoded them."""
+    metadata = pq.read_schema(path).metadata
+    return Counter(json.loads(metadata[_FILES_READ_KEY]))
 
 
 def xxh3_128_of(path: Path) -> str:
@@ -162,30 +189,37 @@ def _planned_rows(task: ShardTask) -> list[dict[str, Any]]:
     return rows
 
 
+@contextmanager
+def _open_archives(task: ShardTask) -> Iterator[PairReader]:
+    with open_source(task.s2_root) as s2, open_source(task.s1_root) as s1:
+        yield PairReader(task, s2, s1, Counter())
+
+
 def _read_pairs(
-    task: ShardTask, rows: list[dict[str, Any]]
+    reader: PairReader, rows: list[dict[str, Any]]
 ) -> Iterator[tuple[dict[str, Any], ReadPair | PatchError]]:
     for row in rows:
         try:
-            yield row, _read_pair(task, row)
+            yield row, _read_pair(reader, row)
         except PatchError as error:
-            if task.fail_on_bad:
+            if reader.task.fail_on_bad:
                 raise PrepError(
                     f"patch {row['key']}: {error}; --on-bad skip leaves such pairs out"
                 ) from error
             yield row, error
 
 
-def _read_pair(task: ShardTask, row: dict[str, Any]) -> ReadPair:
-    s2_folder = task.s2_root / row["s2_folder"]
-    s1_folder = task.s1_root / row["s1_folder"]
-    rasters = read_bands(s2_folder, bands_of("s2", task.recipe.bands))
-    rasters |= read_bands(s1_folder, bands_of("s1", task.recipe.bands))
+def _read_pair(reader: PairReader, row: dict[str, Any]) -> ReadPair:
+    bands = reader.task.recipe.bands
+    s2_place = place_of(row["s2_folder"], row["s2_members"])
+    s1_place = place_of(row["s1_folder"], row["s1_members"])
+    rasters = read_bands(reader.s2, s2_place, bands_of("s2", bands), reader.files_read)
+    rasters |= read_bands(reader.s1, s1_place, bands_of("s1", bands), reader.files_read)
     grid = common_grid(rasters)
     check_values(rasters)
     metadata = {}
-    if row["labels"] is None or has_patch_json(s2_folder):
-        metadata = read_patch_json(s2_folder)
+    if row["labels"] is None or reader.task.has_json:
+        metadata = read_patch_json(reader.s2, s2_place)
     return ReadPair(rasters, grid, _sample_fields(row, grid, metadata))
 
 
@@ -246,7 +280,11 @@ def _rejected_row(row: dict[str, Any], error: PatchError) -> dict[str, Any]:
     }
 
 
-def _write_record(path: Path, rows: list[dict[str, Any]], card: ShardCard) -> None:
+def _write_record(
+    path: Path, rows: list[dict[str, Any]], card: ShardCard, files_read: Counter[Decoder]
+) -> None:
     fields = {name: getattr(card, name) for name in ("name", "samples", "bytes", "xxh3_128")}
-    schema = RECORD_SCHEMA.with_metadata({_SHARD_KEY: json.dumps(fields)})
+    schema = RECORD_SCHEMA.with_metadata(
+        {_SHARD_KEY: json.dumps(fields), _FILES_READ_KEY: json.dumps(files_read)}
+    )
     write_table(pa.Table.from_pylist(rows, schema=schema), path)

@@ -31,7 +31,7 @@ def request(archive: Path, **changes: object) -> BuildConfig:
     roots = (
         ("BigEarthNet-S2", "BigEarthNet-S1") if v2 else ("BigEarthNet-v1.0", "BigEarthNet-S1-v1.0")
     )
-    tables = TableConfig(metadata=tuple(sorted(archive.glob("*.parquet"))) if v2 else ())
+    tables = TableConfig(metadata=tuple(sorted(archive.glob("metadata*.parquet"))) if v2 else ())
     fields: dict[str, object] = {
         "s2": archive / roots[0],
         "s1": archive / roots[1],

@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +21,11 @@ _BLOCK = 512
 _BUFFER_BYTES = 1 << 20
 _END = bytes(2 * _BLOCK)
 _JSON_BLOCKS = 3
+_NAME_BYTES = 100
+_SIZE_BITS = 33
+_REMEMBERED_HEADERS = 16
+_EMPTY_HEADER = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
+_EMPTY_HEADER_SUM = int(_EMPTY_HEADER[148:154], 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +116,29 @@ def open_shard(path: Path) -> Iterator[ShardStream]:
 
 
 def _tar_header(name: str, size: int) -> bytes:
-    """A USTAR header without clock, user or host."""
-    member = tarfile.TarInfo(name)
-    member.size = size
-    return member.tobuf(tarfile.USTAR_FORMAT)
+    """A USTAR header without clock, user or host, as `tarfile` writes it."""
+    path = name.encode()
+    if len(path) > _NAME_BYTES or not name.isascii() or size >> _SIZE_BITS:
+        member = tarfile.TarInfo(name)
+        member.size = size
+        return member.tobuf(tarfile.USTAR_FORMAT)
+    digits = b"%011o" % size
+    checksum = _EMPTY_HEADER_SUM + sum(path) + sum(digits) - sum(_EMPTY_HEADER[124:135])
+    fields = (path.ljust(_NAME_BYTES, b"\0"), _EMPTY_HEADER[100:124], digits)
+    end = (_EMPTY_HEADER[135:148], b"%06o\0 " % checksum, _EMPTY_HEADER[156:])
+    return b"".join((*fields, *end))
 
 
 def npy_header(array: Shaped[np.ndarray, "..."]) -> bytes:
     """The bytes that precede the array's data in an `.npy` file of format 1.0."""
+    return _npy_header(array.dtype, array.shape)
+
+
+@lru_cache(_REMEMBERED_HEADERS)
+def _npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, fields)
     return header.getvalue()
 
 

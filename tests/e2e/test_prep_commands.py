@@ -30,7 +30,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build_arguments(archive: Path, out: Path) -> list[str | Path]:
     tables: list[str | Path] = [
-        part for table in archive.glob("*.parquet") for part in ("--metadata", table)
+        part for table in archive.glob("metadata*.parquet") for part in ("--metadata", table)
     ]
     roots: list[str | Path] = [
         "--s2",
@@ -193,7 +193,9 @@ def test_a_dry_run_of_the_whole_official_table_reports_every_missing_pair(tmp_pa
     (tmp_path / "s1").mkdir()
     (tmp_path / "s2").mkdir()
     tables: list[str | Path] = [
-        part for path in (REAL / "metadata").glob("*.parquet") for part in ("--metadata", path)
+        part
+        for path in (REAL / "metadata").glob("metadata*.parquet")
+        for part in ("--metadata", path)
     ]
     roots: list[str | Path] = [
         "--s1",

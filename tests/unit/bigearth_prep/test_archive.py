@@ -37,8 +37,11 @@ def test_an_empty_folder_has_no_patches(tmp_path: Path) -> None:
 def test_a_missing_folder_and_a_file_are_refused_with_the_option_named(tmp_path: Path) -> None:
     with pytest.raises(PrepError, match=r"--s1 .*does not exist"):
         scan_archive(tmp_path / "nowhere", "s1")
+    (tmp_path / "archive.zip").touch()
+    with pytest.raises(PrepError, match=r"--s2 .*archive\.zip is neither a folder nor named"):
+        scan_archive(tmp_path / "archive.zip", "s2")
     (tmp_path / "archive.tar").touch()
-    with pytest.raises(PrepError, match=r"--s2 .*archive\.tar is not a folder"):
+    with pytest.raises(PrepError, match=r"archive\.tar is truncated"):
         scan_archive(tmp_path / "archive.tar", "s2")
 
 
