@@ -18,9 +18,15 @@ def hold_lock(path: Path, refusal: str) -> Iterator[None]:
     File systems without locks are taken on trust, with a warning.
 
     Raises:
-        PrepError: another process holds it; the refusal says what to do.
+        PrepError: another process holds it, as the refusal says; or the folder takes no file.
     """
-    with path.open("w") as stream:
+    try:
+        stream = path.open("w")
+    except OSError as error:
+        raise PrepError(
+            f"{path.parent} cannot be written to ({error.strerror}); choose another folder"
+        ) from error
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -66,21 +66,21 @@ def test_one_worker_and_two_give_the_same_bytes(archive: Path, tmp_path: Path) -
 def test_a_build_killed_in_the_middle_goes_on_to_the_same_bytes(
     archive: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
-    prep(*build_arguments(archive, tmp_path / "whole"), "--workers", "0")
-    command = [
-        sys.executable,
-        "-m",
-        "bigearth_prep",
-        *map(str, build_arguments(archive, tmp_path / "out")),
-    ]
-    process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.DEVNULL)
+    # A pair a shard: forty moments to be killed at.
+    def arguments(name: str, workers: int) -> list[str | Path]:
+        single = ["--shard-mb", "0.25", "--workers", str(workers)]
+        return [*build_arguments(archive, tmp_path / name), *single]
+
+    prep(*arguments("whole", 0))
+    command = [sys.executable, "-m", "bigearth_prep", *map(str, arguments("out", 1))]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob("*/*.tar")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+        time.sleep(0.005)
     process.send_signal(how)
     assert process.wait(60) == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert not (tmp_path / "out" / "dataset.json").exists()
-    prep(*build_arguments(archive, tmp_path / "out"), "--workers", "0")
+    prep(*arguments("out", 0))
     assert tree_bytes(tmp_path / "out") == tree_bytes(tmp_path / "whole")
 
 
@@ -111,7 +111,7 @@ def test_a_full_disk_is_one_message_and_the_next_start_goes_on(
     ("change", "code", "message"),
     [
         (["--s2", "/nowhere"], 1, "--s2 /nowhere does not exist"),
-        (["--out", "/proc/dataset"], 1, "/proc/dataset"),
+        (["--out", "/proc/dataset"], 1, "/proc cannot be written to"),
         (["--bands", "B02,B10"], 1, "unknown band B10"),
         (["--normalize", "percentile", "--stats", "published"], 1, "--stats compute"),
         (["--normalize", "paper", "--resampling", "nearest"], 2, "cubic"),
