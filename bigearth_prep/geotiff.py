@@ -47,17 +47,6 @@ _Tags = Mapping[int, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """Values of one tag: numbers as a tuple, text as bytes."""
-
-    start: int
-    """First byte of the values in the file."""
-
-    end: int
-    values: Any
-
-
-@dataclass(frozen=True, slots=True)
 class _Header:
     """What a checked header says of the pixels behind it, their corner apart."""
 
@@ -103,13 +92,15 @@ def _find_corner(head: bytes) -> int | None:
 
 @lru_cache(_REMEMBERED_HEADERS)
 def _parse_header(head: bytes, corner: int, side: int, dtype: str) -> _Header | None:
-    """The checked content of a header whose corner is blanked, so that patches share it."""
-    entries = _read_directory(head)
-    if entries.keys() | {_NODATA} != _KINDS.keys() or not _corner_is_apart(entries, corner):
-        return None
-    tags = {code: entry.values for code, entry in entries.items()}
+    """The checked content of a header whose corner is blanked, so that patches share it.
+
+    Were the blanked bytes those of another value too, it would be refused: none may be zeros.
+    """
+    tags, places = _read_directory(head)
     is_plain = (
-        _image_is_plain(tags, side, np.dtype(dtype))
+        tags.keys() | {_NODATA} == _KINDS.keys()
+        and places[_TIE_POINT] + _CORNER_IN_TIE_POINT == corner
+        and _image_is_plain(tags, side, np.dtype(dtype))
         and _strips_are_plain(tags, side * np.dtype(dtype).itemsize, len(head))
         and _grid_is_plain(tags)
     )
@@ -119,43 +110,36 @@ def _parse_header(head: bytes, corner: int, side: int, dtype: str) -> _Header | 
     return _Header(tags[_GEO_KEYS][27], pitch_x_m, pitch_y_m, 0.0 if _NODATA in tags else None)
 
 
-def _read_directory(head: bytes) -> dict[int, _Entry]:
-    """Entries by tag; none unless there is one directory, its tags ascend and all are known."""
+def _read_directory(head: bytes) -> tuple[_Tags, Mapping[int, int]]:
+    """Values and where they begin, by tag; none unless there is one directory, of known tags."""
     (start,) = struct.unpack_from("<I", head, 4)
     end = start + 2 + 12 * int.from_bytes(head[start : start + 2], "little")
     if head[:4] != _BYTE_ORDER_AND_VERSION or head[end : end + 4] != bytes(4):
-        return {}
-    entries: dict[int, _Entry] = {}
-    for place in range(start + 2, end, 12):
-        code, kind, count = struct.unpack_from("<HHI", head, place)
+        return {}, {}
+    tags: dict[int, Any] = {}
+    places: dict[int, int] = {}
+    for entry in range(start + 2, end, 12):
+        code, kind, count = struct.unpack_from("<HHI", head, entry)
         form = _FORMATS.get(kind, "x")
-        entry = _read_entry(head, place, f"<{count}{form}", end)
-        if entry is None or form not in _KINDS.get(code, "") or code <= max(entries, default=0):
-            return {}
-        entries[code] = entry
-    return entries
+        place, values = _read_values(head, entry + 8, f"<{count}{form}")
+        if values is None or form not in _KINDS.get(code, "") or code <= max(tags, default=0):
+            return {}, {}
+        tags[code], places[code] = values, place
+    return tags, places
 
 
-def _read_entry(head: bytes, place: int, layout: str, directory_end: int) -> _Entry | None:
-    """Values up to four bytes lie in the entry itself, others behind the directory."""
+def _read_values(head: bytes, place: int, layout: str) -> tuple[int, Any]:
+    """Where the values are, and they, None if beyond the header; the entry itself holds four bytes.
+
+    Numbers come as a tuple, text as bytes.
+    """
     size = struct.calcsize(layout)
-    start = place + 8
     if size > 4:
-        (start,) = struct.unpack_from("<I", head, start)
-        if start < directory_end:
-            return None
-    if start + size > len(head):
-        return None
-    values = struct.unpack_from(layout, head, start)
-    return _Entry(start, start + size, values[0] if layout.endswith("s") else values)
-
-
-def _corner_is_apart(entries: Mapping[int, _Entry], corner: int) -> bool:
-    """Whether the blanked bytes are the tie point's, and no other value's."""
-    others = (entry for code, entry in entries.items() if code != _TIE_POINT)
-    return entries[_TIE_POINT].start + _CORNER_IN_TIE_POINT == corner and all(
-        entry.end <= corner or entry.start >= corner + _CORNER.size for entry in others
-    )
+        (place,) = struct.unpack_from("<I", head, place)
+    if place + size > len(head):
+        return place, None
+    values = struct.unpack_from(layout, head, place)
+    return place, values[0] if layout.endswith("s") else values
 
 
 def _image_is_plain(tags: _Tags, side: int, dtype: np.dtype[Any]) -> bool:

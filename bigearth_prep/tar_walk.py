@@ -18,8 +18,6 @@ _MOST_PADDING_BYTES = 1 << 20
 
 _FILES = {b"0", b"\0", b"7"}
 _LONG_NAME, _PAX = b"L", b"x"
-_WITHOUT_NAME = {b"K", b"g"}
-"""Long link targets and global attributes: they say nothing of the next member's name."""
 
 _ADLER = 65521
 _PAX_PATH = re.compile(rb"(?:\A|\n)[0-9]+ path=([^\n]*)\n")
@@ -70,28 +68,24 @@ class _Walk:
             if kind == _LONG_NAME:
                 long_name = self._read(start, size).rstrip(b"\0").decode(errors="replace")
             elif kind == _PAX:
-                long_name = _path_in_pax(self._read(start, size)) or long_name
-            elif kind not in _WITHOUT_NAME:
+                long_name = _path_in_pax(self._read(start, size))
+            else:
                 if kind in _FILES:
-                    self._check_end(position)
                     yield TarMember(long_name or _short_name(header), start, size)
                 long_name = ""
         self._check_padding(position)
 
     def _read(self, start: int, size: int) -> bytes:
         offset = start - self._window_start
-        if offset < 0 or offset + size > len(self._window):
+        if offset + size > len(self._window):
             self._window = os.pread(self._descriptor, max(size, _WINDOW_BYTES), start)
             self._window_start, offset = start, 0
-        self._check_end(start + size)
-        return self._window[offset : offset + size]
-
-    def _check_end(self, end: int) -> None:
-        if end > self._size:
+        if start + size > self._size:
             raise PrepError(
                 f"{self._tar} is truncated: it has {self._size:,} bytes and goes on to byte "
-                f"{end:,} at least; copy or download it again"
+                f"{start + size:,} at least; copy or download it again"
             )
+        return self._window[offset : offset + size]
 
     def _content_size(self, header: bytes, position: int) -> int:
         """The size that a header states, once the header's own checksum is right."""
