@@ -43,8 +43,14 @@ def write_tar(path: Path, *, between: bytes = b"") -> PatchPlace:
 def test_a_folder_gives_those_files_that_are_there(tmp_path: Path) -> None:
     with open_source(write_folder(tmp_path / "root")) as source:
         assert source.read(PLACE, [*FILES, "_B03.tif"]) == FILES
-        assert source.read(PatchPlace("product/S2_b"), list(FILES)) == {}
-        assert source.read(PatchPlace("product/S2_a/S2_a_B01.tif"), ["x"]) == {}
+        assert source.read(PLACE, ["_B03.tif"]) == {}
+
+
+def test_a_patch_folder_that_has_gone_stops_the_build(tmp_path: Path) -> None:
+    with open_source(write_folder(tmp_path / "root")) as source:
+        for folder in ("product/S2_b", "product/S2_a/S2_a_B01.tif"):
+            with pytest.raises(PrepError, match="is gone; see that its disk is mounted"):
+                source.read(PatchPlace(folder), list(FILES))
 
 
 @pytest.mark.parametrize("between", [b"", bytes(1_000_000)])
