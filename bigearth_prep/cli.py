@@ -78,6 +78,12 @@ def make_archive(
     type=click.Choice(["nearest", "bilinear", "cubic"]),
     help="For the 20 m and 60 m bands.  [default: nearest; cubic for paper]",
 )
+@click.option(
+    "--format",
+    type=click.Choice(["webdataset", "zarr", "both"]),
+    default="webdataset",
+    help="Tars, one Zarr group per split, or both with the same values.",
+)
 @click.option("--shard-mb", type=float, default=256.0, help="Largest shard, in 10^6 bytes.")
 @click.option(
     "--on-bad",
@@ -93,7 +99,7 @@ def make_archive(
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @config_option()
 def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
-    """Pair, align, normalize and label an archive, and write it as WebDataset shards."""
+    """Pair, align, normalize and label an archive, and write it as training shards."""
     from bigearth_prep.pipeline import build_dataset
     from bigearth_prep.plan import plan_build
 
@@ -139,21 +145,31 @@ def _print_plan(plan: "BuildPlan", *, as_json: bool) -> None:
 @commands.command()
 @click.argument("dataset", type=FOLDER)
 @click.option("--threads", type=click.IntRange(1), help="Shards read at a time.  [default: cores]")
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    help="Read the pixels of only so many samples per shard, and hold files against their size "
+    "instead of their checksum.  [default: all]",
+)
+@click.option("--seed", type=int, default=0, help="Which samples --sample takes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @config_option()
-def verify(dataset: Path, threads: int | None, *, as_json: bool) -> None:
+def verify(
+    dataset: Path, threads: int | None, sample: int | None, seed: int, *, as_json: bool
+) -> None:
     """Check every checksum, count, offset and label of DATASET; exit 1 where anything is off."""
     from bigearth_prep.card import read_card
-    from bigearth_prep.verify import verify_dataset
+    from bigearth_prep.verify import shard_count, verify_dataset
+    from bigearth_prep.verify_files import VerifyConfig
 
     card = read_card(dataset)
-    shards = sum(len(split.shards) for split in card.splits.values())
+    shards = shard_count(card)
+    threads = threads or len(os.sched_getaffinity(0))
+    config = VerifyConfig(threads=threads, samples_per_shard=sample, seed=seed)
     with progress_bar(shards, "shards") as advance:
-        problems = verify_dataset(
-            dataset, threads=threads or len(os.sched_getaffinity(0)), advance=advance
-        )
+        problems = verify_dataset(dataset, config, advance=advance)
     if as_json:
-        print_json({"dataset": str(dataset), "problems": problems})
+        print_json({"dataset": str(dataset), "samples_per_shard": sample, "problems": problems})
     else:
         for problem in problems:
             click.echo(problem)
@@ -161,7 +177,8 @@ def verify(dataset: Path, threads: int | None, *, as_json: bool) -> None:
         raise PrepError(f"{dataset}: {len(problems)} problems; build it again with --overwrite")
     if not as_json:
         samples = sum(split.samples for split in card.splits.values())
-        click.echo(f"{dataset} is whole: {samples:,} samples in {shards:,} shards")
+        read = f", pixels of {sample:,} per shard read" if sample else ""
+        click.echo(f"{dataset} is whole: {samples:,} samples in {shards:,} shards{read}")
 
 
 @commands.command()
@@ -202,8 +219,9 @@ def _print_card(card: "DatasetCard") -> None:
             numbers = (scale, offset, moments.mean, moments.std)
             cells = (f"{number:.6g}" for number in numbers)
             bands.add_row(name, sensor, layout.dtype, layout.unit, *cells)
-    splits = Table("split", "samples", "shards", "10^6 bytes")
+    splits = Table("split", "samples", "shard files", "10^6 bytes")
     for name, part in card.splits.items():
-        size = sum(shard.bytes for shard in part.shards) / 1e6
-        splits.add_row(name, f"{part.samples:,}", f"{len(part.shards):,}", f"{size:,.1f}")
+        shards = part.shards + (part.zarr.shards if part.zarr else ())
+        size = sum(shard.bytes for shard in shards) / 1e6
+        splits.add_row(name, f"{part.samples:,}", f"{len(shards):,}", f"{size:,.1f}")
     console.print(bands, splits)

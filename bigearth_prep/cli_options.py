@@ -109,6 +109,7 @@ def build_config(options: Mapping[str, Any]) -> "BuildConfig":
             dtype=options.get("dtype"),
             size_px=int(options.get("size", 120)),
             resampling=options.get("resampling"),
+            shard_format=options.get("format", "webdataset"),
             shard_mb=options.get("shard_mb", 256.0),
             fail_on_bad=options.get("on_bad") == "fail",
         )

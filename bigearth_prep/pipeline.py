@@ -5,46 +5,40 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-import bigearth_prep
-from bigearth_prep.bands import PATCH_M, Band, bands_of
+from bigearth_prep.bands import SENSORS, bands_of
+from bigearth_prep.build_card import card_of_build, split_cards
 from bigearth_prep.card import (
     CARD_NAME,
-    MANIFEST_NAME,
     REJECTED_NAME,
-    SPLITS,
     BandParameters,
     DatasetCard,
-    LabelCard,
-    NormalizationCard,
-    PatchCard,
-    SensorCard,
     ShardCard,
-    SplitCard,
     read_card,
 )
 from bigearth_prep.cluster import ClusterConfig, Runner, open_cluster
 from bigearth_prep.errors import PrepError
-from bigearth_prep.labels import CLASSES, NOMENCLATURE
-from bigearth_prep.manifest import MANIFEST_SCHEMA, REJECTED_SCHEMA, write_table
+from bigearth_prep.manifest import read_manifest, write_tables
 from bigearth_prep.normalize import parameters_of
 from bigearth_prep.output_folder import claim_folder, publish_folder
 from bigearth_prep.plan import BuildConfig, BuildPlan, plan_build
-from bigearth_prep.sample import ORDERS, SampleRecipe
+from bigearth_prep.sample import SampleRecipe
+from bigearth_prep.shard_plan import ShardSpec
 from bigearth_prep.shard_task import (
     BUILD_FOLDER,
     PLAN_NAME,
-    RECORD_SCHEMA,
     ShardTask,
     count_values,
     make_shard,
-    read_record,
+    read_records,
 )
+from bigearth_prep.shard_writers.shard_files import ShardFileNames
 from bigearth_prep.statistics import (
     StatisticsTable,
     empty_counts,
@@ -55,11 +49,12 @@ from bigearth_prep.statistics import (
     write_statistics,
 )
 from bigearth_prep.terminal import counts_line, progress_bar
-from bigearth_prep.whole_file import whole_file, write_text
+from bigearth_prep.whole_file import whole_file, write_bytes, write_text
+from bigearth_prep.zarr_group import group_files, pixel_shard_name
+from bigearth_prep.zarr_repack import PixelArray, close_gaps
 
 log = logging.getLogger(__name__)
 
-UNITS = {"s2": "reflectance x 10^4", "s1": "dB"}
 _STATISTICS_NAME = "statistics.json"
 
 
@@ -116,7 +111,12 @@ def _build_in(
         with progress_bar(len(plan.table.pairs), "pairs") as advance:
             for pairs in run(make_shard, tasks):
                 advance(pairs)
-    return _finish(folder, plan, recipe, statistics.source, tasks)
+        rows, files = read_records(tasks)
+        arrays = close_gaps(folder, _pixel_arrays(plan, recipe, files), run)
+    _drop_empty_shards(folder, files)
+    tars = [file for file in files if file.name.endswith(".tar")]
+    card = card_of_build(plan, recipe, statistics.source, split_cards(tars, arrays))
+    return _finish(folder, plan, card, rows)
 
 
 def _write_plan(folder: Path, plan: BuildPlan) -> None:
@@ -138,6 +138,7 @@ def _tasks(
             dataset=folder.absolute(),
             row_group=number,
             name=spec.name,
+            files=_files_of(config, plan, spec),
             s2_root=config.s2.absolute(),
             s1_root=config.s1.absolute(),
             recipe=recipe,
@@ -145,6 +146,19 @@ def _tasks(
         )
         for number, spec in enumerate(plan.shards)
     ]
+
+
+def _files_of(config: BuildConfig, plan: BuildPlan, spec: ShardSpec) -> ShardFileNames:
+    sensors = [sensor for sensor in SENSORS if bands_of(sensor, config.bands)]
+    return ShardFileNames(
+        tar=spec.name if config.writes_tars else None,
+        zarr={
+            sensor: pixel_shard_name(spec.split, sensor, spec.number)
+            for sensor in sensors
+            if config.writes_zarr
+        },
+        capacity=plan.pairs_per_shard,
+    )
 
 
 def _statistics(folder: Path, config: BuildConfig, plan: BuildPlan, run: Runner) -> StatisticsTable:
@@ -211,80 +225,46 @@ def _recipe(config: BuildConfig, parameters: dict[str, BandParameters]) -> Sampl
     )
 
 
-def _finish(
-    folder: Path,
-    plan: BuildPlan,
-    recipe: SampleRecipe,
-    statistics_source: str,
-    tasks: Sequence[ShardTask],
-) -> DatasetCard:
-    """Tables from the records, then the card: from here on the folder is a dataset."""
-    records = [read_record(task.record_path) for task in tasks]
-    _write_tables(folder, plan.table.rejected, [rows for rows, _ in records])
-    shards = [shard for _, shard in records if shard.samples]
-    for _, shard in records:
-        if not shard.samples:
-            (folder / shard.name).unlink(missing_ok=True)
-    if not shards:
+def _pixel_arrays(
+    plan: BuildPlan, recipe: SampleRecipe, files: Sequence[ShardCard]
+) -> list[PixelArray]:
+    """What the tasks wrote of each Zarr array, its shard files by number."""
+    by_name = {file.name: file for file in files}
+    arrays = []
+    for split, sensor in product(plan.counts_by_split(), recipe.sensors):
+        numbers = (spec.number for spec in plan.shards if spec.split == split)
+        names = [pixel_shard_name(split, sensor, number) for number in numbers]
+        array = PixelArray(
+            split=split,
+            sensor=sensor,
+            capacity=plan.pairs_per_shard,
+            sample_bytes=recipe.sample_bytes(sensor),
+            shards=tuple(by_name[name] for name in names if name in by_name),
+        )
+        arrays += [array] if array.shards else []
+    return arrays
+
+
+def _finish(folder: Path, plan: BuildPlan, card: DatasetCard, rows: pa.Table) -> DatasetCard:
+    """Tables from the records, Zarr metadata, then the card: from here on this is a dataset."""
+    write_tables(folder, rows, plan.table.rejected)
+    if not card.splits:
         why = counts_line(_count_rejected(folder).items())
         raise PrepError(f"no pair is left to store: {why}; see {folder / REJECTED_NAME}")
-    card = _card(plan, recipe, statistics_source, shards)
+    manifest = read_manifest(folder)
+    for split, part in card.splits.items():
+        if part.zarr:
+            rows = manifest.filter(pc.equal(manifest.column("split"), split))
+            for name, content in group_files(card, split, rows):
+                write_bytes(folder / name, content)
     write_text(folder / CARD_NAME, card.to_json())
     return card
 
 
-def _write_tables(folder: Path, rejected: pa.Table, records: list[pa.Table]) -> None:
-    """Rows of the records, in stored order, to the manifest or to the rejected."""
-    rows = pa.concat_tables(
-        [RECORD_SCHEMA.empty_table(), *(table.replace_schema_metadata() for table in records)]
-    )
-    bad = pc.is_valid(rows.column("reason"))
-    refused = rows.filter(bad).select(REJECTED_SCHEMA.names)
-    write_table(rows.filter(pc.invert(bad)).select(MANIFEST_SCHEMA.names), folder / MANIFEST_NAME)
-    order = [(name, "ascending") for name in ("reason", "key", "s1_name")]
-    write_table(pa.concat_tables([rejected, refused]).sort_by(order), folder / REJECTED_NAME)
-
-
-def _card(
-    plan: BuildPlan, recipe: SampleRecipe, statistics_source: str, shards: Sequence[ShardCard]
-) -> DatasetCard:
-    return DatasetCard(
-        created_by=f"bigearth-prep {bigearth_prep.__version__}",
-        source=plan.source,
-        patch=PatchCard(
-            size_px=recipe.size_px,
-            resolution_m=PATCH_M / recipe.size_px,
-        ),
-        sensors={
-            sensor: _sensor_card(bands_of(sensor, recipe.bands), recipe)
-            for sensor in recipe.sensors
-        },
-        normalization=NormalizationCard(
-            scheme=recipe.scheme,
-            parameters=recipe.parameters,
-            source=statistics_source,
-            resampling=recipe.resampling,
-            order=ORDERS[recipe.scheme],
-        ),
-        labels=LabelCard(nomenclature=NOMENCLATURE, classes=CLASSES),
-        splits={split: card for split in SPLITS if (card := _split_card(split, shards)).shards},
-    )
-
-
-def _sensor_card(bands: tuple[Band, ...], recipe: SampleRecipe) -> SensorCard:
-    encodings = [recipe.encoding(band) for band in bands]
-    return SensorCard(
-        bands=tuple(band.name for band in bands),
-        dtype=encodings[0].dtype,
-        unit=UNITS[bands[0].sensor],
-        scale=tuple(encoding.scale for encoding in encodings),
-        offset=tuple(encoding.offset for encoding in encodings),
-    )
-
-
-def _split_card(split: str, shards: Sequence[ShardCard]) -> SplitCard:
-    own = tuple(shard for shard in shards if shard.name.startswith(f"{split}/"))
-    return SplitCard(samples=sum(shard.samples for shard in own), shards=own)
+def _drop_empty_shards(folder: Path, files: Sequence[ShardCard]) -> None:
+    for file in files:
+        if not file.samples:
+            (folder / file.name).unlink(missing_ok=True)
 
 
 def _count_rejected(dataset: Path) -> dict[str, int]:

@@ -2,12 +2,12 @@
 
 A task is small to send and needs nothing but the file system: its rows are one row group of
 `.build/plan.parquet`. When the shard stands, its record follows: a parquet of one row per
-planned pair, stored or rejected, with the shard's size and checksum in the schema.
+planned pair, stored or rejected, with size and checksum of the shard's files in the schema.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from bigearth_prep.manifest import MANIFEST_SCHEMA, write_table
 from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
 from bigearth_prep.raster import read_bands, read_patch_json
 from bigearth_prep.sample import SampleRecipe, make_arrays
-from bigearth_prep.shard_writers.webdataset import StoredSample, open_shard
+from bigearth_prep.shard_writers.shard_files import ShardFileNames, open_shard_files
+from bigearth_prep.shard_writers.webdataset import StoredSample
 from bigearth_prep.statistics import count_pixels, empty_counts
 
 BUILD_FOLDER = ".build"
@@ -35,7 +36,7 @@ PLAN_NAME = "plan.parquet"
 RECORD_SCHEMA = pa.schema(
     [*MANIFEST_SCHEMA, pa.field("reason", pa.string()), pa.field("detail", pa.string())]
 )
-_SHARD_KEY = b"shard"
+_FILES_KEY = b"files"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,9 @@ class ShardTask:
     """Where in the plan its pairs are."""
 
     name: str
-    """Path of the tar relative to the dataset."""
+    """The shard's name, which begins with its split: where a tar is, relative to the dataset."""
 
+    files: ShardFileNames
     s2_root: Path
     s1_root: Path
     recipe: SampleRecipe
@@ -94,23 +96,18 @@ def make_shard(task: ShardTask) -> int:
 
 def _write_shard(task: ShardTask, rows: list[dict[str, Any]]) -> None:
     record: list[dict[str, Any]] = []
-    with open_shard(task.dataset / task.name) as shard:
+    with open_shard_files(task.dataset, task.files) as shard:
         for row, pair in _read_pairs(task, rows):
             if isinstance(pair, PatchError):
                 record.append(_rejected_row(row, pair))
                 continue
             stored = shard.add(row["key"], make_arrays(pair.rasters, task.recipe), pair.fields)
-            record.append(_manifest_row(pair) | _placement(task.name, stored))
-    card = ShardCard(
-        name=task.name,
-        samples=shard.samples,
-        bytes=shard.size_bytes,
-        xxh3_128=shard.xxh3_128,
-    )
-    _write_record(task.record_path, record, card)
+            record.append(_manifest_row(pair) | _placement(task.files.tar, stored))
+    _write_record(task.record_path, record, shard.cards())
 
 
-def _placement(shard: str, stored: StoredSample) -> dict[str, Any]:
+def _placement(shard: str | None, stored: StoredSample) -> dict[str, Any]:
+    """Place in the tar; that in a Zarr group is only known when all shards are."""
     return {
         "shard": shard,
         "index_in_shard": stored.index,
@@ -131,10 +128,19 @@ def count_values(task: ShardTask) -> dict[str, Int64[np.ndarray, " bin"]]:
     return counts
 
 
-def read_record(path: Path) -> tuple[pa.Table, ShardCard]:
-    """The rows and the shard card of a finished task."""
+def read_record(path: Path) -> tuple[pa.Table, list[ShardCard]]:
+    """The rows and the files of a finished task, the tar first."""
     table = pq.read_table(path)
-    return table, ShardCard(**json.loads(table.schema.metadata[_SHARD_KEY]))
+    files = json.loads(table.schema.metadata[_FILES_KEY])
+    return table, [ShardCard(**fields) for fields in files]
+
+
+def read_records(tasks: Iterable[ShardTask]) -> tuple[pa.Table, list[ShardCard]]:
+    """The rows of all finished tasks in stored order, and all their files."""
+    records = [read_record(task.record_path) for task in tasks]
+    tables = [table.replace_schema_metadata() for table, _ in records]
+    rows = pa.concat_tables([RECORD_SCHEMA.empty_table(), *tables])
+    return rows, [file for _, files in records for file in files]
 
 
 def xxh3_128_of(path: Path) -> str:
@@ -147,12 +153,17 @@ def xxh3_128_of(path: Path) -> str:
 
 
 def _is_done(task: ShardTask) -> bool:
-    """Whether an earlier build finished this shard: its size and checksum are as recorded."""
-    path = task.dataset / task.name
-    if not (task.record_path.exists() and path.exists()):
+    """Whether an earlier build finished this shard: sizes and checksums are as recorded."""
+    if not task.record_path.exists():
         return False
-    _, card = read_record(task.record_path)
-    return path.stat().st_size == card.bytes and xxh3_128_of(path) == card.xxh3_128
+    _, files = read_record(task.record_path)
+    return all(_is_whole(task.dataset / file.name, file) for file in files)
+
+
+def _is_whole(path: Path, file: ShardCard) -> bool:
+    if not path.is_file() or path.stat().st_size != file.bytes:
+        return False
+    return xxh3_128_of(path) == file.xxh3_128
 
 
 def _planned_rows(task: ShardTask) -> list[dict[str, Any]]:
@@ -233,7 +244,7 @@ def _rejected_row(row: dict[str, Any], error: PatchError) -> dict[str, Any]:
     }
 
 
-def _write_record(path: Path, rows: list[dict[str, Any]], card: ShardCard) -> None:
-    fields = {name: getattr(card, name) for name in ("name", "samples", "bytes", "xxh3_128")}
-    schema = RECORD_SCHEMA.with_metadata({_SHARD_KEY: json.dumps(fields)})
+def _write_record(path: Path, rows: list[dict[str, Any]], files: list[ShardCard]) -> None:
+    fields = json.dumps([asdict(file) for file in files])
+    schema = RECORD_SCHEMA.with_metadata({_FILES_KEY: fields})
     write_table(pa.Table.from_pylist(rows, schema=schema), path)

@@ -62,6 +62,20 @@ def test_one_worker_and_two_give_the_same_bytes(archive: Path, tmp_path: Path) -
     assert "whole: 40 samples" in prep("verify", tmp_path / "1").stdout
 
 
+def test_zarr_and_tars_hold_the_same_for_any_number_of_workers(
+    archive: Path, tmp_path: Path
+) -> None:
+    for workers in ("0", "2"):
+        arguments = build_arguments(archive, tmp_path / workers)
+        prep(*arguments, "--workers", workers, "--format", "both")
+    assert tree_bytes(tmp_path / "0") == tree_bytes(tmp_path / "2")
+    result = prep("verify", tmp_path / "0", "--sample", "2", "--json")
+    assert json.loads(result.stdout)["problems"] == []
+    assert "pixels of 2 per shard read" in prep("verify", tmp_path / "0", "--sample", "2").stdout
+    refused = prep(*build_arguments(archive, tmp_path / "0"), "--workers", "0", check=1)
+    assert "format was both, is webdataset" in refused.stderr
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_build_killed_in_the_middle_goes_on_to_the_same_bytes(
     archive: Path, tmp_path: Path, how: signal.Signals
