@@ -23,6 +23,9 @@ from dinomm_train.data.index import StoredDataset
 from dinomm_train.errors import TrainError
 from tests.archive_fixture import build, copy_archive, tree_bytes
 
+SHARD_MB = 0.5
+"""Two samples."""
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -58,7 +61,7 @@ def assert_same_values(dataset: Path, tars: Path, split: str) -> None:
 def plain(v2_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive as tars."""
     out = tmp_path_factory.mktemp("plain") / "out"
-    build(v2_archive, out)
+    build(v2_archive, out, shard_mb=SHARD_MB)
     return out
 
 
@@ -70,10 +73,10 @@ def ragged(
     folder = tmp_path_factory.mktemp("ragged")
     rows = [row for row in read_manifest(plain).to_pylist() if row["split"] == "train"]
     names = list(dict.fromkeys(row["shard"] for row in rows))
-    assert len(names) >= 3
+    assert len(names) >= 4
     bad = {rows[0]["key"]} | {row["key"] for row in rows if row["shard"] == names[1]}
     spoil(copy_archive(v2_archive, folder / "archive"), sorted(bad))
-    build(folder / "archive", folder / "tars")
+    build(folder / "archive", folder / "tars", shard_mb=SHARD_MB)
     return folder / "archive", folder / "tars"
 
 
@@ -83,7 +86,7 @@ def test_zarr_python_reads_the_values_of_the_tars(
     v2_archive: Path, tmp_path: Path, scheme: str, shard_format: str
 ) -> None:
     build(v2_archive, tmp_path / "tars", scheme=scheme)
-    build(v2_archive, tmp_path / "out", scheme=scheme, shard_format=shard_format)
+    build(v2_archive, tmp_path / "out", scheme=scheme, shard_format=shard_format, shard_mb=SHARD_MB)
     assert problems(tmp_path / "out") == []
     for split in SPLITS:
         assert_same_values(tmp_path / "out", tmp_path / "tars", split)
@@ -92,7 +95,7 @@ def test_zarr_python_reads_the_values_of_the_tars(
 def test_xarray_opens_a_group_with_named_bands_and_classes(
     v2_archive: Path, tmp_path: Path
 ) -> None:
-    build(v2_archive, tmp_path / "out", shard_format="zarr")
+    build(v2_archive, tmp_path / "out", shard_format="zarr", shard_mb=SHARD_MB)
     with xarray.open_zarr(tmp_path / "out" / "train.zarr", chunks=None) as group:
         assert group["s2"].dims == ("sample", "s2_band", "y", "x")
         assert group["s1"].dims == ("sample", "s1_band", "y", "x")
@@ -109,7 +112,7 @@ def test_xarray_opens_a_group_with_named_bands_and_classes(
 def test_inner_chunks_are_samples_and_each_task_wrote_one_shard_file_per_array(
     v2_archive: Path, plain: Path, tmp_path: Path
 ) -> None:
-    build(v2_archive, tmp_path / "out", shard_format="zarr")
+    build(v2_archive, tmp_path / "out", shard_format="zarr", shard_mb=SHARD_MB)
     for split, part in read_card(plain).splits.items():
         group = zarr.open_group(tmp_path / "out" / f"{split}.zarr", mode="r")
         for sensor, bands in (("s2", 12), ("s1", 2)):
@@ -125,7 +128,7 @@ def test_inner_chunks_are_samples_and_each_task_wrote_one_shard_file_per_array(
 def test_without_tars_the_manifest_places_samples_in_the_group(
     v2_archive: Path, plain: Path, tmp_path: Path
 ) -> None:
-    build(v2_archive, tmp_path / "out", shard_format="zarr")
+    build(v2_archive, tmp_path / "out", shard_format="zarr", shard_mb=SHARD_MB)
     assert not list((tmp_path / "out").glob("*/*.tar"))
     before, rows = read_manifest(plain).to_pylist(), read_manifest(tmp_path / "out").to_pylist()
     assert [(row["key"], row["xxh3_64"]) for row in rows] == [
@@ -141,7 +144,7 @@ def test_without_tars_the_manifest_places_samples_in_the_group(
 def test_with_both_the_tars_and_the_manifest_are_those_of_tars_alone(
     v2_archive: Path, plain: Path, tmp_path: Path
 ) -> None:
-    build(v2_archive, tmp_path / "out", shard_format="both")
+    build(v2_archive, tmp_path / "out", shard_format="both", shard_mb=SHARD_MB)
     both, tars = tree_bytes(tmp_path / "out"), tree_bytes(plain)
     assert all(
         both[name] == tars[name] for name in tars if name.endswith(".tar") or "parquet" in name
@@ -154,7 +157,7 @@ def test_rejected_pairs_leave_no_gap(
     ragged: tuple[Path, Path], tmp_path: Path, shard_format: str
 ) -> None:
     archive, tars = ragged
-    build(archive, tmp_path / "out", shard_format=shard_format)
+    build(archive, tmp_path / "out", shard_format=shard_format, shard_mb=SHARD_MB)
     assert problems(tmp_path / "out") == []
     assert_same_values(tmp_path / "out", tars, "train")
     keys = read_manifest(tars).column("key")
@@ -167,14 +170,20 @@ def test_a_split_whose_pairs_all_are_bad_has_no_group(
     archive = copy_archive(v2_archive, tmp_path / "archive")
     rows = read_manifest(plain).to_pylist()
     spoil(archive, [row["key"] for row in rows if row["split"] == "test"])
-    card = build(archive, tmp_path / "out", shard_format="zarr").card
+    card = build(archive, tmp_path / "out", shard_format="zarr", shard_mb=SHARD_MB).card
     assert set(card.splits) == {"train", "validation"}
     assert problems(tmp_path / "out") == []
     assert not (tmp_path / "out" / "test.zarr").exists()
 
 
 def test_one_sensor_alone_is_a_group_too(v2_archive: Path, tmp_path: Path) -> None:
-    build(v2_archive, tmp_path / "out", bands=select_bands(["VV"]), shard_format="zarr")
+    build(
+        v2_archive,
+        tmp_path / "out",
+        bands=select_bands(["VV"]),
+        shard_format="zarr",
+        shard_mb=SHARD_MB,
+    )
     assert problems(tmp_path / "out") == []
     group = zarr.open_group(tmp_path / "out" / "train.zarr", mode="r")
     assert set(group.array_keys()) == {"s1", "labels", "key", "s1_band", "class"}
@@ -201,6 +210,7 @@ def dies_at(function: Callable[..., object], call: int) -> Callable[..., object]
         (pipeline, "make_shard", 2),
         (zarr_repack, "repack_shard", 1),
         (zarr_repack, "move_into_place", 1),
+        (zarr_repack, "move_into_place", 3),
         (pipeline, "write_bytes", 4),
     ],
 )
@@ -212,13 +222,13 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(
     name: str,
     call: int,
 ) -> None:
-    build(ragged[0], tmp_path / "whole", shard_format="zarr")
+    build(ragged[0], tmp_path / "whole", shard_format="zarr", shard_mb=SHARD_MB)
     with monkeypatch.context() as patch:
         patch.setattr(module, name, dies_at(getattr(module, name), call))
         with pytest.raises(KeyboardInterrupt):
-            build(ragged[0], tmp_path / "out", shard_format="zarr")
+            build(ragged[0], tmp_path / "out", shard_format="zarr", shard_mb=SHARD_MB)
     assert not (tmp_path / "out" / CARD_NAME).exists()
-    build(ragged[0], tmp_path / "out", shard_format="zarr")
+    build(ragged[0], tmp_path / "out", shard_format="zarr", shard_mb=SHARD_MB)
     assert tree_bytes(tmp_path / "out") == tree_bytes(tmp_path / "whole")
 
 
@@ -228,7 +238,7 @@ def test_finished_shard_files_are_kept_and_damaged_ones_made_again(
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "make_shard", dies_at(make_shard, 2))
         with pytest.raises(KeyboardInterrupt):
-            build(v2_archive, tmp_path / "out", shard_format="zarr")
+            build(v2_archive, tmp_path / "out", shard_format="zarr", shard_mb=SHARD_MB)
     written: list[str] = []
     first, second = sorted((tmp_path / "out" / "train.zarr" / "s1" / "c").glob("*/0/0/0"))
     second.write_bytes(second.read_bytes()[:-1] + b"?")
@@ -239,7 +249,7 @@ def test_finished_shard_files_are_kept_and_damaged_ones_made_again(
         return make_shard(task)
 
     monkeypatch.setattr(pipeline, "make_shard", noting)
-    build(v2_archive, tmp_path / "out", shard_format="zarr")
+    build(v2_archive, tmp_path / "out", shard_format="zarr", shard_mb=SHARD_MB)
     assert first.stat().st_mtime_ns == kept
     assert problems(tmp_path / "out") == []
 
@@ -276,7 +286,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
 @pytest.fixture(scope="module")
 def zarr_dataset(v2_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("zarr") / "out"
-    build(v2_archive, out, shard_format="zarr")
+    build(v2_archive, out, shard_format="zarr", shard_mb=SHARD_MB)
     return out
 
 
