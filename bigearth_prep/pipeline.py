@@ -113,8 +113,8 @@ def _build_in(
                 advance(pairs)
         rows, files = read_records(tasks)
         arrays = close_gaps(folder, _pixel_arrays(plan, recipe, files), run)
-    _drop_empty_shards(folder, files)
     tars = [file for file in files if file.name.endswith(".tar")]
+    _drop_empty(folder, tars)
     card = card_of_build(plan, recipe, statistics.source, split_cards(tars, arrays))
     return _finish(folder, plan, card, rows)
 
@@ -261,10 +261,10 @@ def _finish(folder: Path, plan: BuildPlan, card: DatasetCard, rows: pa.Table) ->
     return card
 
 
-def _drop_empty_shards(folder: Path, files: Sequence[ShardCard]) -> None:
-    for file in files:
-        if not file.samples:
-            (folder / file.name).unlink(missing_ok=True)
+def _drop_empty(folder: Path, tars: Sequence[ShardCard]) -> None:
+    for tar in tars:
+        if not tar.samples:
+            (folder / tar.name).unlink(missing_ok=True)
 
 
 def _count_rejected(dataset: Path) -> dict[str, int]:
