@@ -184,23 +184,38 @@ def verify(
 @commands.command()
 @click.argument("dataset", type=FOLDER)
 @click.option("--preview", type=FOLDER, help="Write a contact sheet (PNG).")
+@click.option("--html", "page", type=FOLDER, help="Write one self-contained page.")
 @click.option("--patches", type=click.IntRange(1), default=12, help="Patches on the sheet.")
+@click.option(
+    "--sample", type=click.IntRange(1), default=256, help="Samples in the page's histograms."
+)
+@click.option("--seed", type=int, default=0, help="Which samples --sample takes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 @config_option()
-def inspect(dataset: Path, preview: Path | None, patches: int, *, as_json: bool) -> None:
-    """Print the card of DATASET as a table; draw a contact sheet of its patches."""
+def inspect(dataset: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
+    """Print the card of DATASET as a table; draw a contact sheet or a page of what it holds."""
     from bigearth_prep.card import read_card
 
     card = read_card(dataset)
-    if as_json:
+    if options["as_json"]:
         click.echo(card.to_json(), nl=False)
     else:
         _print_card(card)
-    if preview is not None:
+    if preview := options["preview"]:
         from bigearth_prep.preview import write_contact_sheet
 
-        write_contact_sheet(dataset, preview, patches=patches)
+        write_contact_sheet(dataset, preview, patches=options["patches"])
         click.echo(f"contact sheet: {preview}", err=True)
+    if page := options["page"]:
+        from bigearth_prep.page import PageConfig, write_page
+
+        config = PageConfig(
+            histogram_samples=options["sample"],
+            sheet_patches=options["patches"],
+            seed=options["seed"],
+        )
+        write_page(dataset, page, config)
+        click.echo(f"page: {page}", err=True)
 
 
 def _print_card(card: "DatasetCard") -> None:

@@ -191,6 +191,9 @@ def test_inspect_prints_the_card_and_draws_a_contact_sheet(archive: Path, tmp_pa
     assert "B8A" in result.stdout
     assert "validation" in result.stdout
     assert sheet.read_bytes().startswith(b"\x89PNG")
+    page = tmp_path / "page.html"
+    prep("inspect", tmp_path / "out", "--html", page, "--patches", "2", "--sample", "5")
+    assert "All pixels of 5 of 40 samples" in page.read_text()
     assert "has no dataset.json" in prep("inspect", tmp_path, check=1).stderr
 
 
