@@ -1,6 +1,8 @@
 """The command `bigearth-prep`."""
 
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +23,7 @@ from bigearth_prep.terminal import (
 if TYPE_CHECKING:
     from bigearth_prep.card import DatasetCard
     from bigearth_prep.plan import BuildPlan
+    from bigearth_prep.statistics import BandTables
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -59,7 +62,7 @@ def make_archive(
 
 @commands.command("build-shards")
 @click.option("--out", type=FOLDER, required=True, help="Dataset folder to write.")
-@archive_options
+@archive_options(required=True)
 @click.option(
     "--normalize",
     type=click.Choice(["paper", "zscore", "percentile", "none"]),
@@ -118,16 +121,64 @@ def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click pass
 
 
 @commands.command()
-@click.option("--out", type=FOLDER, required=True, help="JSON file to write.")
-@archive_options
+@click.argument("dataset", type=FOLDER, required=False)
+@click.option("--out", type=FOLDER, help="JSON file to write; needed for an archive.")
+@click.option("--plot", type=FOLDER, help="Write a picture of the bands' spread (PNG).")
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    help="Count only so many samples of each split of DATASET, drawn by --seed.  [default: all]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@archive_options(required=False)
 @config_option()
-def stats(out: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
-    """Per-band statistics of an archive's train split, for `build-shards --stats FILE`."""
+def stats(dataset: Path | None, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
+    """Per-band statistics of DATASET's splits, or of an archive's train split.
+
+    Those of an archive (--s2, --s1) serve `build-shards --stats FILE`.
+    """
+    is_archive = options["s2"] is not None and options["s1"] is not None
+    if is_archive == (dataset is not None) or (is_archive and options["out"] is None):
+        raise click.UsageError("give either DATASET, or --s2, --s1 and --out")
+    if dataset is not None:
+        splits, fields = _dataset_stats(dataset, options)
+    else:
+        splits, fields = _archive_stats(options)
+    if options["plot"]:
+        from bigearth_prep.statistics_figure import write_statistics_figure
+
+        write_statistics_figure(splits, options["plot"])
+    if options["as_json"]:
+        print_json(fields)
+        return
+    for split, bands in splits.items():
+        for name, band in bands.items():
+            moments = f"mean {band.mean:.6g}, std {band.std:.6g}"
+            click.echo(f"{split} {name}: {moments}, {band.count:,} px")
+
+
+def _dataset_stats(dataset: Path, options: dict[str, Any]) -> tuple["BandTables", dict[str, Any]]:
+    from bigearth_prep.cluster import open_cluster
+    from bigearth_prep.dataset_statistics import dataset_statistics
+    from bigearth_prep.whole_file import write_text
+
+    with open_cluster(cluster_config(options)) as run:
+        found = dataset_statistics(
+            dataset, run, samples_per_split=options["sample"], seed=options["seed"]
+        )
+    fields = asdict(found)
+    if options["out"]:
+        write_text(options["out"], json.dumps(fields, indent=2) + "\n")
+    if found.is_sampled:
+        click.echo(f"sampled: {counts_line(found.samples.items())}", err=True)
+    return found.splits, fields
+
+
+def _archive_stats(options: dict[str, Any]) -> tuple["BandTables", dict[str, Any]]:
     from bigearth_prep.pipeline import archive_statistics
 
-    table = archive_statistics(build_config(options), out, cluster_config(options))
-    for name, band in table.bands.items():
-        click.echo(f"{name}: mean {band.mean:.6g}, std {band.std:.6g}, {band.count:,} px")
+    table = archive_statistics(build_config(options), options["out"], cluster_config(options))
+    return {"train": table.bands}, asdict(table)
 
 
 def _print_plan(plan: "BuildPlan", *, as_json: bool) -> None:

@@ -35,11 +35,11 @@ def _ratio_of_text(_: click.Context, __: click.Parameter, value: str) -> tuple[f
     return train, validation, test
 
 
-def archive_options(command: Command) -> Command:
+def archive_options(*, required: bool) -> Callable[[Command], Command]:
     """Options that name the archive and its tables, and where the work runs."""
     options = (
-        click.option("--s2", type=FOLDER, required=True, help="Sentinel-2 archive folder."),
-        click.option("--s1", type=FOLDER, required=True, help="Sentinel-1 archive folder."),
+        click.option("--s2", type=FOLDER, required=required, help="Sentinel-2 archive folder."),
+        click.option("--s1", type=FOLDER, required=required, help="Sentinel-1 archive folder."),
         click.option("--metadata", type=FILE, multiple=True, help="v2 metadata parquet."),
         click.option("--mapping", type=FILE, multiple=True, help="v1 CSV of S1 and S2 names."),
         click.option(
@@ -72,9 +72,13 @@ def archive_options(command: Command) -> Command:
         click.option("--scheduler", help="Address of a running Dask scheduler."),
         click.option("--scheduler-file", type=FILE, help="File with a Dask scheduler's address."),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def build_config(options: Mapping[str, Any]) -> "BuildConfig":

@@ -184,6 +184,20 @@ def test_statistics_written_by_stats_build_what_computed_ones_build(
         assert computed == read
 
 
+def test_stats_of_a_dataset_are_json_and_a_picture(archive: Path, tmp_path: Path) -> None:
+    prep(*build_arguments(archive, tmp_path / "out"), "--workers", "0")
+    report, picture = tmp_path / "stats.json", tmp_path / "stats.png"
+    arguments: list[str | Path] = ["--out", report, "--plot", picture, "--sample", "3"]
+    result = prep("stats", tmp_path / "out", "--workers", "1", *arguments, "--json")
+    fields = json.loads(result.stdout)
+    assert fields == json.loads(report.read_text())
+    assert set(fields["splits"]) == {"train", "validation", "test"}
+    assert fields["splits"]["train"]["B04"]["count"] == 3 * 120 * 120
+    assert "sampled: 3 train" in result.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "give either DATASET" in prep("stats", check=2).stderr
+
+
 def test_inspect_prints_the_card_and_draws_a_contact_sheet(archive: Path, tmp_path: Path) -> None:
     prep(*build_arguments(archive, tmp_path / "out"), "--workers", "0")
     sheet = tmp_path / "sheet.png"
