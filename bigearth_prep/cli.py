@@ -99,6 +99,7 @@ def make_archive(
 )
 @click.option("--overwrite", is_flag=True, help="Replace a dataset built from another request.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--report", type=FOLDER, help="Write Dask's performance report (HTML).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @config_option()
 def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)

@@ -134,6 +134,7 @@ def cluster_config(options: Mapping[str, Any]) -> "ClusterConfig":
             workers=options["workers"],
             scheduler=options["scheduler"],
             scheduler_file=options["scheduler_file"],
+            report=options.get("report"),
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error

@@ -62,6 +62,20 @@ def test_one_worker_and_two_give_the_same_bytes(archive: Path, tmp_path: Path) -
     assert "whole: 40 samples" in prep("verify", tmp_path / "1").stdout
 
 
+def test_a_report_of_the_cluster_is_written_and_needs_workers(
+    archive: Path, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    arguments = [*build_arguments(archive, tmp_path / "out"), "--report", report]
+    refused = prep(*arguments, "--workers", "0", check=2)
+    assert "--report needs Dask workers" in refused.stderr
+    result = prep(*arguments, "--workers", "1")
+    assert f"performance report: {report}" in result.stderr
+    text = report.read_text()
+    assert "<html" in text
+    assert "make_shard" in text
+
+
 def test_zarr_and_tars_hold_the_same_for_any_number_of_workers(
     archive: Path, tmp_path: Path
 ) -> None:
