@@ -1,9 +1,12 @@
 """The dataset card, `dataset.json`: everything a reader of the shards must know."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 from bigearth_prep.bands import SENSORS, Sensor
 from bigearth_prep.errors import PrepError
@@ -89,7 +92,7 @@ class LabelCard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardCard:
-    """One shard file, by its path relative to the dataset folder."""
+    """One shard file, a tar or part of a Zarr array, by its path relative to the dataset."""
 
     name: str
     samples: int
@@ -98,11 +101,35 @@ class ShardCard:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ZarrCard:
+    """The pixel arrays of one split's Zarr group."""
+
+    samples_per_shard: int
+    """Samples in every shard file but the last of an array."""
+
+    shards: tuple[ShardCard, ...]
+    """Shard files of the Sentinel-2 array in stored order, then of the Sentinel-1 array."""
+
+    def shard_count(self, samples: int) -> int:
+        """Shard files that the array of so many samples has."""
+        return -(-samples // self.samples_per_shard)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SplitCard:
     """One split's shards, in stored order."""
 
     samples: int
     shards: tuple[ShardCard, ...]
+    """The tars; none where the dataset was built as Zarr alone."""
+
+    zarr: ZarrCard | None = None
+    """The group `<split>.zarr`, where there is one."""
+
+    @property
+    def files(self) -> tuple[ShardCard, ...]:
+        """Every shard file, tars first."""
+        return self.shards + (self.zarr.shards if self.zarr else ())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +156,14 @@ class DatasetCard:
     def sensor_bands(self, sensor: Sensor) -> tuple[str, ...]:
         """Band names of one sensor; empty where the dataset does not hold it."""
         return self.sensors[sensor].bands if sensor in self.sensors else ()
+
+    def array_shape(self, sensor: Sensor) -> tuple[int, int, int]:
+        """Bands, height and width of one sample's array of a sensor."""
+        return len(self.sensors[sensor].bands), self.patch.size_px, self.patch.size_px
+
+    def array_bytes(self, sensor: Sensor) -> int:
+        """Size of one sample's array of a sensor."""
+        return math.prod(self.array_shape(sensor)) * np.dtype(self.sensors[sensor].dtype).itemsize
 
     def to_json(self) -> str:
         """The card as the text of `dataset.json`."""
@@ -200,4 +235,10 @@ def _sensor_of(values: dict[str, Any]) -> SensorCard:
 
 def _split_of(values: dict[str, Any]) -> SplitCard:
     shards = tuple(ShardCard(**shard) for shard in values["shards"])
-    return SplitCard(samples=values["samples"], shards=shards)
+    zarr = values.get("zarr")
+    return SplitCard(samples=values["samples"], shards=shards, zarr=zarr and _zarr_of(zarr))
+
+
+def _zarr_of(values: dict[str, Any]) -> ZarrCard:
+    shards = tuple(ShardCard(**shard) for shard in values["shards"])
+    return ZarrCard(samples_per_shard=values["samples_per_shard"], shards=shards)

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bigearth_prep import __version__
-from bigearth_prep.cli_options import FOLDER, archive_options, build_config, cluster_config
+from bigearth_prep.cli_options import (
+    FOLDER,
+    archive_options,
+    build_config,
+    cluster_config,
+    storage_options,
+)
 from bigearth_prep.errors import PrepError
 from bigearth_prep.terminal import (
     VerboseCommand,
@@ -24,6 +30,7 @@ from bigearth_prep.terminal import (
 if TYPE_CHECKING:
     from bigearth_prep.card import DatasetCard
     from bigearth_prep.plan import BuildPlan
+    from bigearth_prep.statistics import BandTables
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -71,26 +78,8 @@ def make_archive(*, as_json: bool, **settings: Any) -> None:  # noqa: ANN401 (cl
 
 @commands.command("build-shards")
 @click.option("--out", type=FOLDER, required=True, help="Dataset folder to write.")
-@archive_options
-@click.option(
-    "--normalize",
-    type=click.Choice(["paper", "zscore", "percentile", "none"]),
-    default="paper",
-    help="paper: published 8-bit form; none: native reflectance and dB.",
-)
-@click.option(
-    "--stats",
-    help="published, compute (from the train split) or a JSON file; "
-    "by default published, and compute for percentile.",
-)
-@click.option("--dtype", help="Stored type, where the scheme leaves a choice.")
-@click.option("--size", type=click.Choice(["120", "128"]), default="120", help="Side in pixels.")
-@click.option(
-    "--resampling",
-    type=click.Choice(["nearest", "bilinear", "cubic"]),
-    help="How bands come to --size; by default cubic for paper, bilinear at 128 px, else nearest.",
-)
-@click.option("--shard-mb", type=float, default=256.0, help="Largest shard, in 10^6 bytes.")
+@archive_options(required=True)
+@storage_options
 @click.option(
     "--on-bad",
     type=click.Choice(["skip", "fail"]),
@@ -102,10 +91,11 @@ def make_archive(*, as_json: bool, **settings: Any) -> None:  # noqa: ANN401 (cl
 )
 @click.option("--overwrite", is_flag=True, help="Replace a dataset built from another request.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--report", type=FOLDER, help="Write Dask's performance report (HTML).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @config_option()
 def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
-    """Pair, align, normalize and label an archive, and write it as WebDataset shards."""
+    """Pair, align, normalize and label an archive, and write it as training shards."""
     from bigearth_prep.pipeline import build_dataset
     from bigearth_prep.plan import plan_build
 
@@ -131,21 +121,65 @@ def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click pass
 
 
 @commands.command()
-@click.option("--out", type=FOLDER, required=True, help="JSON file to write.")
-@archive_options
-@click.option("--json", "as_json", is_flag=True, help="Print the statistics as JSON.")
+@click.argument("dataset", type=FOLDER, required=False)
+@click.option("--out", type=FOLDER, help="JSON file to write; needed for an archive.")
+@click.option("--plot", type=FOLDER, help="Write a picture of the bands' spread (PNG).")
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    help="Count only so many samples of each split of DATASET, drawn by --seed.  [default: all]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@archive_options(required=False)
 @config_option()
-def stats(out: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
-    """Per-band statistics of an archive's train split, for `build-shards --stats FILE`."""
+def stats(dataset: Path | None, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
+    """Per-band statistics of DATASET's splits, or of an archive's train split.
+
+    Those of an archive (--s2, --s1) serve `build-shards --stats FILE`.
+    """
+    is_archive = options["s2"] is not None and options["s1"] is not None
+    if is_archive == (dataset is not None) or (is_archive and options["out"] is None):
+        raise click.UsageError("give either DATASET, or --s2, --s1 and --out")
+    if dataset is not None:
+        splits, fields = _dataset_stats(dataset, options)
+    else:
+        splits, fields = _archive_stats(options)
+    if options["plot"]:
+        from bigearth_prep.statistics_figure import write_statistics_figure
+
+        write_statistics_figure(splits, options["plot"])
+    if options["as_json"]:
+        print_json(fields)
+        return
+    for split, bands in splits.items():
+        for name, band in bands.items():
+            moments = f"mean {band.mean:.6g}, std {band.std:.6g}"
+            click.echo(f"{split} {name}: {moments}, {band.count:,} px")
+
+
+def _dataset_stats(dataset: Path, options: dict[str, Any]) -> tuple["BandTables", dict[str, Any]]:
+    from bigearth_prep.cluster import open_cluster
+    from bigearth_prep.dataset_statistics import dataset_statistics
+    from bigearth_prep.whole_file import write_text
+
+    with open_cluster(cluster_config(options)) as run:
+        found = dataset_statistics(
+            dataset, run, samples_per_split=options["sample"], seed=options["seed"]
+        )
+    fields = asdict(found)
+    if options["out"]:
+        write_text(options["out"], json.dumps(fields, indent=2) + "\n")
+    if found.is_sampled:
+        click.echo(f"sampled: {counts_line(found.samples.items())}", err=True)
+    return found.splits, fields
+
+
+def _archive_stats(options: dict[str, Any]) -> tuple["BandTables", dict[str, Any]]:
     from bigearth_prep.pipeline import archive_statistics
 
-    config = build_config(options, out)
-    table = archive_statistics(config, out, cluster_config(options))
-    if options["as_json"]:
-        print_json(asdict(table))
-        return
-    for name, band in table.bands.items():
-        click.echo(f"{name}: mean {band.mean:.6g}, std {band.std:.6g}, {band.count:,} px")
+    config = build_config(options, options["out"])
+    table = archive_statistics(config, options["out"], cluster_config(options))
+    return {"train": table.bands}, asdict(table)
 
 
 def _print_plan(plan: "BuildPlan", *, as_json: bool) -> None:
@@ -163,21 +197,31 @@ def _print_plan(plan: "BuildPlan", *, as_json: bool) -> None:
 @commands.command()
 @click.argument("dataset", type=FOLDER)
 @click.option("--threads", type=click.IntRange(1), help="Shards read at a time.  [default: cores]")
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    help="Read the pixels of only so many samples per shard, and hold files against their size "
+    "instead of their checksum.  [default: all]",
+)
+@click.option("--seed", type=int, default=0, help="Which samples --sample takes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @config_option()
-def verify(dataset: Path, threads: int | None, *, as_json: bool) -> None:
+def verify(
+    dataset: Path, threads: int | None, sample: int | None, seed: int, *, as_json: bool
+) -> None:
     """Check every checksum, count, offset and label of DATASET; exit 1 where anything is off."""
     from bigearth_prep.card import read_card
-    from bigearth_prep.verify import verify_dataset
+    from bigearth_prep.verify import shard_count, verify_dataset
+    from bigearth_prep.verify_files import VerifyConfig
 
     card = read_card(dataset)
-    shards = sum(len(split.shards) for split in card.splits.values())
+    shards = shard_count(card)
+    threads = threads or len(os.sched_getaffinity(0))
+    config = VerifyConfig(threads=threads, samples_per_shard=sample, seed=seed)
     with progress_bar(shards, "shards") as advance:
-        problems = verify_dataset(
-            dataset, threads=threads or len(os.sched_getaffinity(0)), advance=advance
-        )
+        problems = verify_dataset(dataset, config, advance=advance)
     if as_json:
-        print_json({"dataset": str(dataset), "problems": problems})
+        print_json({"dataset": str(dataset), "samples_per_shard": sample, "problems": problems})
     else:
         for problem in problems:
             click.echo(problem)
@@ -185,29 +229,45 @@ def verify(dataset: Path, threads: int | None, *, as_json: bool) -> None:
         raise PrepError(f"{dataset}: {len(problems)} problems; build it again with --overwrite")
     if not as_json:
         samples = sum(split.samples for split in card.splits.values())
-        click.echo(f"{dataset} is whole: {samples:,} samples in {shards:,} shards")
+        read = f", pixels of {sample:,} per shard read" if sample else ""
+        click.echo(f"{dataset} is whole: {samples:,} samples in {shards:,} shards{read}")
 
 
 @commands.command()
 @click.argument("dataset", type=FOLDER)
 @click.option("--preview", type=FOLDER, help="Write a contact sheet (PNG).")
+@click.option("--html", "page", type=FOLDER, help="Write one self-contained page.")
 @click.option("--patches", type=click.IntRange(1), default=12, help="Patches on the sheet.")
+@click.option(
+    "--sample", type=click.IntRange(1), default=256, help="Samples in the page's histograms."
+)
+@click.option("--seed", type=int, default=0, help="Which samples --sample takes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 @config_option()
-def inspect(dataset: Path, preview: Path | None, patches: int, *, as_json: bool) -> None:
-    """Print the card of DATASET as a table; draw a contact sheet of its patches."""
+def inspect(dataset: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
+    """Print the card of DATASET as a table; draw a contact sheet or a page of what it holds."""
     from bigearth_prep.card import read_card
 
     card = read_card(dataset)
-    if as_json:
+    if options["as_json"]:
         click.echo(card.to_json(), nl=False)
     else:
         _print_card(card)
-    if preview is not None:
+    if preview := options["preview"]:
         from bigearth_prep.preview import write_contact_sheet
 
-        write_contact_sheet(dataset, preview, patches=patches)
+        write_contact_sheet(dataset, preview, patches=options["patches"])
         click.echo(f"contact sheet: {preview}", err=True)
+    if page := options["page"]:
+        from bigearth_prep.page import PageConfig, write_page
+
+        config = PageConfig(
+            histogram_samples=options["sample"],
+            sheet_patches=options["patches"],
+            seed=options["seed"],
+        )
+        write_page(dataset, page, config)
+        click.echo(f"page: {page}", err=True)
 
 
 def _print_card(card: "DatasetCard") -> None:
@@ -228,8 +288,8 @@ def _print_card(card: "DatasetCard") -> None:
             numbers = (scale, offset, moments.mean, moments.std)
             cells = (f"{number:.6g}" for number in numbers)
             bands.add_row(name, sensor, layout.dtype, layout.unit, *cells)
-    splits = Table("split", "samples", "shards", "10^6 bytes")
+    splits = Table("split", "samples", "shard files", "10^6 bytes")
     for name, part in card.splits.items():
-        size = sum(shard.bytes for shard in part.shards) / 1e6
-        splits.add_row(name, f"{part.samples:,}", f"{len(part.shards):,}", f"{size:,.1f}")
+        size = sum(file.bytes for file in part.files) / 1e6
+        splits.add_row(name, f"{part.samples:,}", f"{len(part.files):,}", f"{size:,.1f}")
     console.print(bands, splits)

@@ -1,6 +1,6 @@
-"""Options that several `bigearth-prep` commands share, and the requests they make."""
+"""Groups of options of the `bigearth-prep` commands, and the requests they make."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,11 @@ def _ratio_of_text(_: click.Context, __: click.Parameter, value: str) -> tuple[f
     return train, validation, test
 
 
-def archive_options(command: Command) -> Command:
+def archive_options(*, required: bool) -> Callable[[Command], Command]:
     """Options that name the archive and its tables, and where the work runs."""
     options = (
-        click.option("--s2", type=FOLDER, required=True, help=f"Sentinel-2 archive: {_FORMS}."),
-        click.option("--s1", type=FOLDER, required=True, help=f"Sentinel-1 archive: {_FORMS}."),
+        click.option("--s2", type=FOLDER, required=required, help=f"Sentinel-2 archive: {_FORMS}."),
+        click.option("--s1", type=FOLDER, required=required, help=f"Sentinel-1 archive: {_FORMS}."),
         click.option("--metadata", type=FILE, multiple=True, help="v2 metadata parquet."),
         click.option("--mapping", type=FILE, multiple=True, help="v1 CSV of S1 and S2 names."),
         click.option(
@@ -84,6 +84,46 @@ def archive_options(command: Command) -> Command:
         click.option("--scheduler", help="Address of a running Dask scheduler."),
         click.option("--scheduler-file", type=FILE, help="File with a Dask scheduler's address."),
     )
+
+    return lambda command: _with_options(command, options)
+
+
+def storage_options(command: Command) -> Command:
+    """Options that say what is stored of each pair, and in which files."""
+    options = (
+        click.option(
+            "--normalize",
+            type=click.Choice(["paper", "zscore", "percentile", "none"]),
+            default="paper",
+            help="paper: published 8-bit form; none: native reflectance and dB.",
+        ),
+        click.option(
+            "--stats",
+            help="published, compute (from the train split) or a JSON file; "
+            "by default published, and compute for percentile.",
+        ),
+        click.option("--dtype", help="Stored type, where the scheme leaves a choice."),
+        click.option(
+            "--size", type=click.Choice(["120", "128"]), default="120", help="Side in pixels."
+        ),
+        click.option(
+            "--resampling",
+            type=click.Choice(["nearest", "bilinear", "cubic"]),
+            help="How bands come to --size; by default cubic for paper, bilinear at 128 px, "
+            "else nearest.",
+        ),
+        click.option(
+            "--format",
+            type=click.Choice(["webdataset", "zarr", "both"]),
+            default="webdataset",
+            help="Tars, one Zarr group per split, or both with the same values.",
+        ),
+        click.option("--shard-mb", type=float, default=256.0, help="Largest shard, in 10^6 bytes."),
+    )
+    return _with_options(command, options)
+
+
+def _with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
@@ -122,6 +162,7 @@ def build_config(options: Mapping[str, Any], out: Path) -> "BuildConfig":
             dtype=options.get("dtype"),
             size_px=int(options.get("size", 120)),
             resampling=options.get("resampling"),
+            shard_format=options.get("format", "webdataset"),
             shard_mb=options.get("shard_mb", 256.0),
             fail_on_bad=options.get("on_bad") == "fail",
             storage=StorageConfig(
@@ -147,6 +188,7 @@ def cluster_config(options: Mapping[str, Any]) -> "ClusterConfig":
             workers=options["workers"],
             scheduler=options["scheduler"],
             scheduler_file=options["scheduler_file"],
+            report=options.get("report"),
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from bigearth_prep.errors import PrepError
+from bigearth_prep.whole_file import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +42,16 @@ class ClusterConfig:
     scheduler_file: Path | None = None
     """File in which a Dask scheduler has written its address."""
 
+    report: Path | None = None
+    """HTML file for Dask's performance report: task stream, worker profiles, transfers."""
+
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers must not be negative, got {self.workers}")
         if self.scheduler and self.scheduler_file:
             raise ValueError("give --scheduler or --scheduler-file, not both")
+        if self.report and self.workers == 0 and not (self.scheduler or self.scheduler_file):
+            raise ValueError("--report needs Dask workers, and --workers 0 has none")
 
 
 def open_cluster(config: ClusterConfig) -> AbstractContextManager[Runner]:
@@ -54,7 +60,7 @@ def open_cluster(config: ClusterConfig) -> AbstractContextManager[Runner]:
         return _existing_cluster(config)
     if config.workers == 0:
         return _this_process()
-    return _local_cluster(config.workers or len(os.sched_getaffinity(0)))
+    return _local_cluster(config.workers or len(os.sched_getaffinity(0)), config.report)
 
 
 @contextmanager
@@ -66,7 +72,7 @@ def _this_process() -> Iterator[Runner]:
 
 
 @contextmanager
-def _local_cluster(workers: int) -> Iterator[Runner]:
+def _local_cluster(workers: int, report: Path | None) -> Iterator[Runner]:
     from distributed import Client, LocalCluster
 
     with (
@@ -79,6 +85,7 @@ def _local_cluster(workers: int) -> Iterator[Runner]:
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,
+        _performance_report(report),
     ):
         log.info("%d worker processes, Dask dashboard at %s", workers, client.dashboard_link)
         yield _runner_of(client)
@@ -96,9 +103,22 @@ def _existing_cluster(config: ClusterConfig) -> Iterator[Runner]:
         )
     except (OSError, ValueError, TimeoutError) as error:
         raise PrepError(f"{where} does not answer ({error}); is dask scheduler running?") from error
-    with client:
+    with client, _performance_report(config.report):
         log.info("on %s, Dask dashboard at %s", where, client.dashboard_link)
         yield _runner_of(client)
+
+
+@contextmanager
+def _performance_report(path: Path | None) -> Iterator[None]:
+    """Writes what Dask saw of the block, when it ends well."""
+    if path is None:
+        yield
+        return
+    from distributed import performance_report
+
+    with whole_file(path) as partial, performance_report(filename=partial):
+        yield
+    log.info("performance report: %s", path)
 
 
 def _runner_of(client: Any) -> Runner:  # noqa: ANN401 (distributed has no types)

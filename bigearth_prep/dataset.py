@@ -16,6 +16,7 @@ from bigearth_prep.card import DatasetCard, read_card
 from bigearth_prep.errors import PrepError
 from bigearth_prep.labels import multi_hot
 from bigearth_prep.manifest import read_manifest
+from bigearth_prep.zarr_group import pixel_shard_name
 
 
 @dataclass(frozen=True)
@@ -62,22 +63,29 @@ class SplitSamples:
         Raises:
             PrepError: the shard is missing or ends before the array does.
         """
-        layout, side = self.card.sensors[sensor], self.card.patch.size_px
-        shape = (len(layout.bands), side, side)
-        dtype = np.dtype(layout.dtype)
-        size = dtype.itemsize * shape[0] * side * side
-        path = self.dataset / row["shard"]
+        path, start = self._place(row, sensor)
+        size = self.card.array_bytes(sensor)
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise PrepError(f"{path}: {error.strerror}; run verify") from error
         try:
-            content = os.pread(descriptor, size, row[f"offset_{sensor}"])
+            content = os.pread(descriptor, size, start)
         finally:
             os.close(descriptor)
         if len(content) != size:
             raise PrepError(f"{path} ends inside the {sensor} array of {row['key']}; run verify")
-        return np.frombuffer(content, dtype).reshape(shape).copy()
+        dtype = np.dtype(self.card.sensors[sensor].dtype)
+        return np.frombuffer(content, dtype).reshape(self.card.array_shape(sensor)).copy()
+
+    def _place(self, row: dict[str, Any], sensor: Sensor) -> tuple[Path, int]:
+        """The file with a sensor's array, and the byte where it begins: in a tar, or in Zarr."""
+        zarr = self.card.splits[self.split].zarr
+        if row[f"offset_{sensor}"] is not None or zarr is None:
+            return self.dataset / row["shard"], row[f"offset_{sensor}"]
+        number, place = divmod(row["index_in_shard"], zarr.samples_per_shard)
+        name = pixel_shard_name(self.split, sensor, number)
+        return self.dataset / name, place * self.card.array_bytes(sensor)
 
 
 def open_dataset(path: str | Path, split: str) -> SplitSamples:

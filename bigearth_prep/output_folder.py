@@ -133,7 +133,7 @@ def _require_same_dataset(out: Path, request: BuildRequest) -> None:
 
 
 def _lacking(out: Path, card: DatasetCard) -> list[str]:
-    sizes = {shard.name: shard.bytes for part in card.splits.values() for shard in part.shards}
+    sizes = {file.name: file.bytes for part in card.splits.values() for file in part.files}
     shards = [name for name, size in sizes.items() if not _has_size(out / name, size)]
     return [name for name in card.tables if not (out / name).exists()] + shards
 

@@ -4,51 +4,25 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-import bigearth_prep
 from bigearth_prep.archive import drop_scratch, make_readable
-from bigearth_prep.bands import PATCH_M, Band, bands_of
-from bigearth_prep.card import (
-    CARD_NAME,
-    MANIFEST_NAME,
-    REJECTED_NAME,
-    SPLITS,
-    BandParameters,
-    DatasetCard,
-    LabelCard,
-    NormalizationCard,
-    PatchCard,
-    SensorCard,
-    ShardCard,
-    SplitCard,
-    read_card,
-)
+from bigearth_prep.build_card import card_of_build, split_cards
+from bigearth_prep.build_tasks import recipe_of, shard_tasks, write_plan
+from bigearth_prep.card import CARD_NAME, REJECTED_NAME, DatasetCard, ShardCard, read_card
 from bigearth_prep.cluster import ClusterConfig, Runner, open_cluster
 from bigearth_prep.errors import PrepError
-from bigearth_prep.labels import CLASSES, NOMENCLATURE
-from bigearth_prep.manifest import MANIFEST_SCHEMA, REJECTED_SCHEMA, write_table
+from bigearth_prep.manifest import read_manifest, write_tables
 from bigearth_prep.normalize import parameters_of
 from bigearth_prep.output_folder import BuildRequest, claim_folder, publish_folder
 from bigearth_prep.patch import RejectReason
-from bigearth_prep.plan import PLAN_SCHEMA, BuildConfig, BuildPlan, plan_build
-from bigearth_prep.sample import ORDERS, SampleRecipe
-from bigearth_prep.shard_task import (
-    BUILD_FOLDER,
-    PLAN_NAME,
-    RECORD_SCHEMA,
-    ShardTask,
-    count_values,
-    make_shard,
-    read_files_read,
-    read_record,
-    xxh3_128_of,
-)
+from bigearth_prep.plan import BuildConfig, BuildPlan, plan_build
+from bigearth_prep.shard_record import read_records
+from bigearth_prep.shard_task import BUILD_FOLDER, count_values, make_shard
 from bigearth_prep.statistics import (
     StatisticsTable,
     empty_counts,
@@ -59,11 +33,12 @@ from bigearth_prep.statistics import (
     write_statistics,
 )
 from bigearth_prep.terminal import counts_line, progress_bar
-from bigearth_prep.whole_file import whole_file, write_text
+from bigearth_prep.whole_file import write_bytes, write_text
+from bigearth_prep.zarr_group import group_files
+from bigearth_prep.zarr_repack import close_gaps, pixel_arrays
 
 log = logging.getLogger(__name__)
 
-UNITS = {"s2": "reflectance x 10^4", "s1": "dB"}
 _STATISTICS_NAME = "statistics.json"
 
 
@@ -133,7 +108,7 @@ def _build_in(
     folder: Path, config: BuildConfig, plan: BuildPlan, cluster: ClusterConfig
 ) -> dict[str, int]:
     make_readable((plan.s2, plan.s1))
-    _write_plan(folder, plan)
+    write_plan(folder, plan)
     idle = ClusterConfig(workers=0)
     with open_cluster(cluster if plan.shards else idle) as run:
         statistics = _statistics(folder, config, plan, run)
@@ -141,46 +116,20 @@ def _build_in(
             band.name: parameters_of(config.scheme, statistics.bands[band.name], band=band.name)
             for band in config.bands
         }
-        recipe = _recipe(config, parameters)
-        tasks = _tasks(folder, config, plan, recipe)
+        recipe = recipe_of(config, parameters)
+        tasks = shard_tasks(folder, config, plan, recipe)
         with progress_bar(len(plan.table.pairs), "pairs") as advance:
             for pairs in run(make_shard, tasks):
                 advance(pairs)
-    files_read = sum((read_files_read(task.record_path) for task in tasks), Counter[str]())
-    log.info("band files decoded: %s", counts_line(files_read.items()))
-    _finish(folder, plan, recipe, statistics.source, tasks)
-    return dict(files_read)
-
-
-def _write_plan(folder: Path, plan: BuildPlan) -> None:
-    """One row group per shard, so that a task reads its own rows and nothing else.
-
-    To what pairing found, it adds where the files lie in tars.
-    """
-    with (
-        whole_file(folder / BUILD_FOLDER / PLAN_NAME) as partial,
-        pq.ParquetWriter(partial, PLAN_SCHEMA) as writer,
-    ):
-        for pairs in plan.tables():
-            writer.write_table(pairs)
-
-
-def _tasks(
-    folder: Path, config: BuildConfig, plan: BuildPlan, recipe: SampleRecipe
-) -> list[ShardTask]:
-    return [
-        ShardTask(
-            dataset=folder.absolute(),
-            row_group=number,
-            name=spec.name,
-            s2_root=plan.s2.root.absolute(),
-            s1_root=plan.s1.root.absolute(),
-            recipe=recipe,
-            has_json=plan.layout == "v1",
-            fail_on_bad=config.fail_on_bad,
-        )
-        for number, spec in enumerate(plan.shards)
-    ]
+        record = read_records(task.record_path for task in tasks)
+        arrays = close_gaps(folder, pixel_arrays(plan, recipe, record.files), run)
+    log.info("band files decoded: %s", counts_line(record.files_read.items()))
+    tars = [file for file in record.files if file.name.endswith(".tar")]
+    _drop_empty(folder, tars)
+    tables = write_tables(folder, record.rows, plan.table.rejected)
+    card = card_of_build(plan, recipe, statistics.source, split_cards(tars, arrays), tables)
+    _finish(folder, card)
+    return dict(record.files_read)
 
 
 def _statistics(folder: Path, config: BuildConfig, plan: BuildPlan, run: Runner) -> StatisticsTable:
@@ -203,7 +152,7 @@ def _computed_statistics(
     kept = folder / BUILD_FOLDER / _STATISTICS_NAME
     if kept.exists():
         return read_statistics(kept)
-    every = _tasks(folder, config, plan, _recipe(config, parameters={}))
+    every = shard_tasks(folder, config, plan, recipe_of(config, parameters={}))
     tasks = [task for task in every if task.name.startswith("train/")]
     if not tasks:
         raise PrepError(
@@ -235,7 +184,7 @@ def archive_statistics(config: BuildConfig, out: Path, cluster: ClusterConfig) -
     # Beside the output, where workers of other nodes can read the plan.
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         folder = Path(scratch)
-        _write_plan(folder, plan)
+        write_plan(folder, plan)
         with open_cluster(cluster) as run:
             table = _computed_statistics(folder, config, plan, run)
     write_statistics(table, out)
@@ -243,94 +192,24 @@ def archive_statistics(config: BuildConfig, out: Path, cluster: ClusterConfig) -
     return table
 
 
-def _recipe(config: BuildConfig, parameters: dict[str, BandParameters]) -> SampleRecipe:
-    return SampleRecipe(
-        bands=config.bands,
-        scheme=config.scheme,
-        dtype=config.stored_dtype,
-        size_px=config.size_px,
-        resampling=config.used_resampling,
-        parameters=parameters,
-    )
+def _drop_empty(folder: Path, tars: Sequence[ShardCard]) -> None:
+    for tar in tars:
+        if not tar.samples:
+            (folder / tar.name).unlink(missing_ok=True)
 
 
-def _finish(
-    folder: Path,
-    plan: BuildPlan,
-    recipe: SampleRecipe,
-    statistics_source: str,
-    tasks: Sequence[ShardTask],
-) -> None:
-    """Tables from the records, then the card: from here on the folder is a dataset."""
-    records = [read_record(task.record_path) for task in tasks]
-    tables = _write_tables(folder, plan.table.rejected, [rows for rows, _ in records])
-    shards = [shard for _, shard in records if shard.samples]
-    for _, shard in records:
-        if not shard.samples:
-            (folder / shard.name).unlink(missing_ok=True)
-    if not shards:
+def _finish(folder: Path, card: DatasetCard) -> None:
+    """Zarr metadata, labels and keys, then the card: from here on the folder is a dataset."""
+    if not card.splits:
         why = counts_line(_count_rejected(folder).items())
         raise PrepError(f"no pair is left to store: {why}; see {folder / REJECTED_NAME}")
-    card = replace(_card(plan, recipe, statistics_source, shards), tables=tables)
+    manifest = read_manifest(folder)
+    for split, part in card.splits.items():
+        if part.zarr:
+            rows = manifest.filter(pc.equal(manifest.column("split"), split))
+            for name, content in group_files(card, split, rows):
+                write_bytes(folder / name, content)
     write_text(folder / CARD_NAME, card.to_json())
-
-
-def _write_tables(folder: Path, rejected: pa.Table, records: list[pa.Table]) -> dict[str, str]:
-    """Rows of the records, in stored order, to the manifest or to the rejected.
-
-    Returns the checksum of each table's file.
-    """
-    rows = pa.concat_tables(
-        [RECORD_SCHEMA.empty_table(), *(table.replace_schema_metadata() for table in records)]
-    )
-    bad = pc.is_valid(rows.column("reason"))
-    refused = rows.filter(bad).select(REJECTED_SCHEMA.names)
-    write_table(rows.filter(pc.invert(bad)).select(MANIFEST_SCHEMA.names), folder / MANIFEST_NAME)
-    order = [(name, "ascending") for name in ("reason", "key", "s1_name")]
-    write_table(pa.concat_tables([rejected, refused]).sort_by(order), folder / REJECTED_NAME)
-    return {name: xxh3_128_of(folder / name) for name in (MANIFEST_NAME, REJECTED_NAME)}
-
-
-def _card(
-    plan: BuildPlan, recipe: SampleRecipe, statistics_source: str, shards: Sequence[ShardCard]
-) -> DatasetCard:
-    return DatasetCard(
-        created_by=f"bigearth-prep {bigearth_prep.__version__}",
-        source=plan.source,
-        patch=PatchCard(
-            size_px=recipe.size_px,
-            resolution_m=PATCH_M / recipe.size_px,
-        ),
-        sensors={
-            sensor: _sensor_card(bands_of(sensor, recipe.bands), recipe)
-            for sensor in recipe.sensors
-        },
-        normalization=NormalizationCard(
-            scheme=recipe.scheme,
-            parameters=recipe.parameters,
-            source=statistics_source,
-            resampling=recipe.resampling,
-            order=ORDERS[recipe.scheme],
-        ),
-        labels=LabelCard(nomenclature=NOMENCLATURE, classes=CLASSES),
-        splits={split: card for split in SPLITS if (card := _split_card(split, shards)).shards},
-    )
-
-
-def _sensor_card(bands: tuple[Band, ...], recipe: SampleRecipe) -> SensorCard:
-    encodings = [recipe.encodings[band] for band in bands]
-    return SensorCard(
-        bands=tuple(band.name for band in bands),
-        dtype=encodings[0].dtype,
-        unit=UNITS[bands[0].sensor],
-        scale=tuple(encoding.scale for encoding in encodings),
-        offset=tuple(encoding.offset for encoding in encodings),
-    )
-
-
-def _split_card(split: str, shards: Sequence[ShardCard]) -> SplitCard:
-    own = tuple(shard for shard in shards if shard.name.startswith(f"{split}/"))
-    return SplitCard(samples=sum(shard.samples for shard in own), shards=own)
 
 
 def _count_rejected(dataset: Path) -> dict[str, int]:

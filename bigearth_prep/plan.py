@@ -33,6 +33,7 @@ PLAN_SCHEMA = pa.schema(
 """What a task knows of its pairs; members are null where archives are folders."""
 
 StatisticsSource = Literal["published", "compute"] | Path
+ShardFormat = Literal["webdataset", "zarr", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,9 @@ class BuildConfig:
 
     shard_mb: float = 256.0
     """Size that shards stay under, in 10^6 bytes."""
+
+    shard_format: ShardFormat = "webdataset"
+    """What holds the samples: tars, Zarr groups, or both with the same values."""
 
     fail_on_bad: bool = False
     storage: StorageConfig = field(default_factory=StorageConfig)
@@ -98,6 +102,16 @@ class BuildConfig:
             "split": [f"{name}={path.absolute()}" for name, path in tables.splits],
         }
 
+    @property
+    def writes_tars(self) -> bool:
+        """Whether samples go to WebDataset tars."""
+        return self.shard_format != "zarr"
+
+    @property
+    def writes_zarr(self) -> bool:
+        """Whether samples go to Zarr groups."""
+        return self.shard_format != "webdataset"
+
     def options(self) -> dict[str, Any]:
         """Options of the command line that decide the bytes, files aside."""
         ordered = [band.name for sensor in SENSORS for band in bands_of(sensor, self.bands)]
@@ -110,6 +124,7 @@ class BuildConfig:
             "size": str(self.size_px),
             "resampling": self.used_resampling,
             "split_ratio": ",".join(f"{share:g}" for share in self.tables.split_ratio),
+            "format": self.shard_format,
             "shard_mb": self.shard_mb,
             "seed": self.tables.seed,
             "on_bad": "fail" if self.fail_on_bad else "skip",
@@ -124,6 +139,9 @@ class BuildPlan:
     s1: Archive
     table: PairTable
     shards: list[ShardSpec]
+    pairs_per_shard: int
+    """Pairs of every shard but the last of a split."""
+
     source: dict[str, Any]
     """Archive kind and checksums of everything that was given: the card's `source`."""
 
@@ -168,13 +186,15 @@ def plan_build(config: BuildConfig) -> BuildPlan:
         raise PrepError(f"{config.s2} and {config.s1} hold no patch; give the extracted archives")
     table = pair_patches(s2, s1, config.tables)
     _check_splits(table)
+    pairs_per_shard = _pairs_per_shard(config)
     shards = plan_shards(
         table.pairs.column("key").to_pylist(),
         table.pairs.column("split").to_pylist(),
-        pairs_per_shard=_pairs_per_shard(config),
+        pairs_per_shard=pairs_per_shard,
         seed=config.tables.seed,
     )
-    return BuildPlan(s2, s1, table, shards, _source(config, s2, s1, table))
+    source = _source(config, s2, s1, table)
+    return BuildPlan(s2, s1, table, shards, pairs_per_shard, source)
 
 
 def _layout(s2: Archive, s1: Archive) -> str:

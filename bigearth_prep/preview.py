@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Shaped
+from matplotlib.figure import Figure
 
 from bigearth_prep.card import DatasetCard, SensorCard, read_card
 from bigearth_prep.dataset import SplitSamples, open_dataset
@@ -20,7 +21,18 @@ Rgb = Float32[np.ndarray, "height width 3"]
 
 
 def write_contact_sheet(dataset: Path, out: Path, *, patches: int = 12) -> None:
-    """Write a PNG with the same patches in true colour, false colour and radar, and their labels.
+    """Write the contact sheet as a PNG.
+
+    Raises:
+        PrepError: the dataset holds none of the bands to show.
+    """
+    figure = draw_contact_sheet(dataset, patches=patches)
+    with whole_file(out) as partial:
+        figure.savefig(partial, format="png", dpi=110)
+
+
+def draw_contact_sheet(dataset: Path, *, patches: int) -> Figure:
+    """The same patches in true colour, false colour and radar, and their labels.
 
     Patches are spread evenly over the largest split. Values are undone to physical ones by the
     card, and stretched to the 2nd and 98th percentile of the shown patches together, so that
@@ -32,12 +44,12 @@ def write_contact_sheet(dataset: Path, out: Path, *, patches: int = 12) -> None:
     samples = _largest_split(dataset)
     count = min(patches, len(samples))
     chosen = [samples[len(samples) * number // count] for number in range(count)]
-    views = _views(samples.card)
+    views = views_of(samples.card)
     if not views:
         raise PrepError(f"{dataset} has no bands for a picture: {', '.join(samples.card.channels)}")
     columns = {title: _compose(samples.card, chosen, bands) for title, bands in views.items()}
     labels = [_labels_of(samples.card, item) for item in chosen]
-    _draw(columns, [item["key"] for item in chosen], labels, out)
+    return _draw(columns, [item["key"] for item in chosen], labels)
 
 
 def _largest_split(dataset: Path) -> SplitSamples:
@@ -45,7 +57,8 @@ def _largest_split(dataset: Path) -> SplitSamples:
     return open_dataset(dataset, max(splits, key=lambda name: splits[name].samples))
 
 
-def _views(card: DatasetCard) -> dict[str, tuple[str, ...]]:
+def views_of(card: DatasetCard) -> dict[str, tuple[str, ...]]:
+    """The pictures that the dataset's bands allow, as the bands of each by its title."""
     wanted = {
         "true colour (B04, B03, B02)": _TRUE_COLOUR,
         "near infrared (B08, B04, B03)": _FALSE_COLOUR,
@@ -82,11 +95,7 @@ def _labels_of(card: DatasetCard, item: dict[str, Any]) -> list[str]:
     return [card.labels.classes[index] for index in np.flatnonzero(item["labels"])]
 
 
-def _draw(
-    columns: dict[str, list[Rgb]], keys: list[str], labels: list[list[str]], out: Path
-) -> None:
-    from matplotlib.figure import Figure
-
+def _draw(columns: dict[str, list[Rgb]], keys: list[str], labels: list[list[str]]) -> Figure:
     count, width = len(keys), len(columns) + 1
     figure = Figure(figsize=(2.6 * width, 2.35 * count), layout="constrained")
     axes = figure.subplots(count, width, squeeze=False)
@@ -101,8 +110,7 @@ def _draw(
         text.set_axis_off()
         names = "\n".join(f"\N{BULLET} {_shorten(name)}" for name in labels[row])
         text.text(0, 1, f"{keys[row]}\n\n{names}", va="top", fontsize=6.5, transform=text.transAxes)
-    with whole_file(out) as partial:
-        figure.savefig(partial, format="png", dpi=110)
+    return figure
 
 
 def _shorten(name: str, length: int = 44) -> str:

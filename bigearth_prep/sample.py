@@ -50,6 +50,12 @@ class SampleRecipe:
         """The sensors with at least one band, in the network's order."""
         return tuple(sensor for sensor in SENSORS if bands_of(sensor, self.bands))
 
+    def sample_bytes(self, sensor: Sensor) -> int:
+        """Size of one sample's stored array of a sensor."""
+        bands = bands_of(sensor, self.bands)
+        itemsize = np.dtype(self.encodings[bands[0]].dtype).itemsize
+        return len(bands) * self.size_px * self.size_px * itemsize
+
 
 def make_arrays(
     rasters: Mapping[Band, Raster], recipe: SampleRecipe

@@ -65,3 +65,33 @@ def split_by_location(
     points = keyed_hashes(locations, seed).astype(np.float64) / 2.0**64
     cuts = np.cumsum(ratio)[:2] / sum(ratio)
     return [SPLITS[index] for index in np.searchsorted(cuts, points, side="right")]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRun:
+    """Consecutive samples of one shard."""
+
+    shard: int
+    first: int
+    count: int
+
+
+def dense_shards(samples: Sequence[int], capacity: int) -> list[list[SampleRun]]:
+    """For each shard of a regular array, which samples of which ragged shards it holds.
+
+    Args:
+        samples: Samples that each ragged shard holds, at most `capacity`.
+        capacity: Samples that every shard of the array holds, the last one excepted.
+    """
+    dense: list[list[SampleRun]] = []
+    room = 0
+    for shard, count in enumerate(samples):
+        first = 0
+        while first < count:
+            if not room:
+                dense.append([])
+                room = capacity
+            taken = min(room, count - first)
+            dense[-1].append(SampleRun(shard, first, taken))
+            first, room = first + taken, room - taken
+    return dense

@@ -2,10 +2,9 @@
 
 A task is small to send and needs nothing but the file system: its rows are one row group of
 `.build/plan.parquet`. When the shard stands, its record follows: a parquet of one row per
-planned pair, stored or rejected, with the shard's size and checksum in the schema.
+planned pair, stored or rejected, with size and checksum of the shard's files in the schema.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 from jaxtyping import Int64
 
 from bigearth_prep.acquisition import s1_time, s2_time
@@ -26,21 +23,18 @@ from bigearth_prep.bands import Band, bands_of
 from bigearth_prep.card import ShardCard
 from bigearth_prep.errors import PrepError
 from bigearth_prep.labels import to_official_classes
-from bigearth_prep.manifest import MANIFEST_SCHEMA, write_table
 from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
 from bigearth_prep.patch_source import PatchSource, open_source, place_of
 from bigearth_prep.raster import Decoder, read_bands, read_patch_json
 from bigearth_prep.sample import SampleRecipe, make_arrays
-from bigearth_prep.shard_writers.webdataset import StoredSample, open_shard
+from bigearth_prep.shard_record import read_record, write_record
+from bigearth_prep.shard_writers.shard_files import ShardFileNames, open_shard_files
+from bigearth_prep.shard_writers.webdataset import StoredSample
 from bigearth_prep.statistics import count_pixels, empty_counts
+from bigearth_prep.whole_file import xxh3_128_of
 
 BUILD_FOLDER = ".build"
 PLAN_NAME = "plan.parquet"
-RECORD_SCHEMA = pa.schema(
-    [*MANIFEST_SCHEMA, pa.field("reason", pa.string()), pa.field("detail", pa.string())]
-)
-_SHARD_KEY = b"shard"
-_FILES_READ_KEY = b"files_read"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +46,9 @@ class ShardTask:
     """Where in the plan its pairs are."""
 
     name: str
-    """Path of the tar relative to the dataset."""
+    """The shard's name, which begins with its split: where a tar is, relative to the dataset."""
 
+    files: ShardFileNames
     s2_root: Path
     """Folder or plain tar of the Sentinel-2 patches."""
 
@@ -115,23 +110,18 @@ def make_shard(task: ShardTask) -> int:
 
 def _write_shard(task: ShardTask, rows: list[dict[str, Any]]) -> None:
     record: list[dict[str, Any]] = []
-    with _open_archives(task) as archives, open_shard(task.dataset / task.name) as shard:
+    with _open_archives(task) as archives, open_shard_files(task.dataset, task.files) as shard:
         for row, pair in _read_pairs(archives, rows):
             if isinstance(pair, PatchError):
                 record.append(_rejected_row(row, pair))
                 continue
             stored = shard.add(row["key"], make_arrays(pair.rasters, task.recipe), pair.fields)
-            record.append(_manifest_row(pair) | _placement(task.name, stored))
-    card = ShardCard(
-        name=task.name,
-        samples=shard.samples,
-        bytes=shard.size_bytes,
-        xxh3_128=shard.xxh3_128,
-    )
-    _write_record(task.record_path, record, card, archives.files_read)
+            record.append(_manifest_row(pair) | _placement(task.files.tar, stored))
+    write_record(task.record_path, record, shard.cards(), archives.files_read)
 
 
-def _placement(shard: str, stored: StoredSample) -> dict[str, Any]:
+def _placement(shard: str | None, stored: StoredSample) -> dict[str, Any]:
+    """Place in the tar; that in a Zarr group is only known when all shards are."""
     return {
         "shard": shard,
         "index_in_shard": stored.index,
@@ -153,34 +143,18 @@ def count_values(task: ShardTask) -> dict[str, Int64[np.ndarray, " bin"]]:
     return counts
 
 
-def read_record(path: Path) -> tuple[pa.Table, ShardCard]:
-    """The rows and the shard card of a finished task."""
-    table = pq.read_table(path)
-    return table, ShardCard(**json.loads(table.schema.metadata[_SHARD_KEY]))
-
-
-def read_files_read(path: Path) -> Counter[str]:
-    """How many files a finished task decoded, by what decoded them."""
-    metadata = pq.read_schema(path).metadata
-    return Counter(json.loads(metadata[_FILES_READ_KEY]))
-
-
-def xxh3_128_of(path: Path) -> str:
-    """The file's checksum, as 32 hexadecimal digits."""
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _is_done(task: ShardTask) -> bool:
-    """Whether an earlier build finished this shard: its size and checksum are as recorded."""
-    path = task.dataset / task.name
-    if not (task.record_path.exists() and path.exists()):
+    """Whether an earlier build finished this shard: sizes and checksums are as recorded."""
+    if not task.record_path.exists():
         return False
-    _, card = read_record(task.record_path)
-    return path.stat().st_size == card.bytes and xxh3_128_of(path) == card.xxh3_128
+    files = read_record(task.record_path).files
+    return all(_is_whole(task.dataset / file.name, file) for file in files)
+
+
+def _is_whole(path: Path, file: ShardCard) -> bool:
+    if not path.is_file() or path.stat().st_size != file.bytes:
+        return False
+    return xxh3_128_of(path) == file.xxh3_128
 
 
 def _planned_rows(task: ShardTask) -> list[dict[str, Any]]:
@@ -278,13 +252,3 @@ def _rejected_row(row: dict[str, Any], error: PatchError) -> dict[str, Any]:
         "reason": str(error.reason),
         "detail": error.detail,
     }
-
-
-def _write_record(
-    path: Path, rows: list[dict[str, Any]], card: ShardCard, files_read: Counter[Decoder]
-) -> None:
-    fields = {name: getattr(card, name) for name in ("name", "samples", "bytes", "xxh3_128")}
-    schema = RECORD_SCHEMA.with_metadata(
-        {_SHARD_KEY: json.dumps(fields), _FILES_READ_KEY: json.dumps(files_read)}
-    )
-    write_table(pa.Table.from_pylist(rows, schema=schema), path)

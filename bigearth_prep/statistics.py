@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from bigearth_prep.bands import ALL_BANDS, Band
+from bigearth_prep.bands import ALL_BANDS, Band, Sensor
 from bigearth_prep.errors import PrepError
 from bigearth_prep.whole_file import write_text
 
@@ -45,6 +45,10 @@ class BandStatistics:
             raise ValueError(f"mean {self.mean} and std {self.std} are not those of any values")
 
 
+BandTables = Mapping[str, Mapping[str, BandStatistics]]
+"""Statistics by split, then by band name."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StatisticsTable:
     """Statistics of several bands, and where they come from."""
@@ -53,9 +57,26 @@ class StatisticsTable:
     bands: dict[str, BandStatistics]
 
 
+@dataclass(frozen=True, slots=True)
+class CodeScale:
+    """How the integers of a histogram stand for physical values: `code * step + floor`."""
+
+    step: float
+    floor: float
+    codes: int
+    """Number of codes, which count from 0."""
+
+
+def native_scale(sensor: Sensor) -> CodeScale:
+    """The scale on which a sensor's physical values are counted."""
+    return (
+        CodeScale(1.0, 0.0, _DN_BINS) if sensor == "s2" else CodeScale(DB_STEP, DB_FLOOR, _DB_BINS)
+    )
+
+
 def empty_counts(band: Band) -> Int64[np.ndarray, " bin"]:
     """A histogram of the band's values with no pixel in it."""
-    return np.zeros(_DN_BINS if band.sensor == "s2" else _DB_BINS, dtype=np.int64)
+    return np.zeros(native_scale(band.sensor).codes, dtype=np.int64)
 
 
 def count_pixels(
@@ -78,14 +99,25 @@ def summarize(band: Band, counts: Int64[np.ndarray, " bin"]) -> BandStatistics:
     Raises:
         PrepError: the histogram is empty.
     """
+    return summarize_codes(band.name, counts, native_scale(band.sensor))
+
+
+def summarize_codes(
+    name: str, counts: Int64[np.ndarray, " bin"], scale: CodeScale
+) -> BandStatistics:
+    """The same of a histogram on any scale of codes; exact but for the last rounding.
+
+    Raises:
+        PrepError: the histogram is empty.
+    """
     total = int(counts.sum())
     if total == 0:
-        raise PrepError(f"{band.name}: no pixel to compute statistics from; every pair is bad")
+        raise PrepError(f"{name}: no pixel to compute statistics from; every pair is bad")
     filled = np.flatnonzero(counts)
     weights = [int(count) for count in counts[filled]]
     first = sum(int(code) * weight for code, weight in zip(filled, weights, strict=True))
     second = sum(int(code) ** 2 * weight for code, weight in zip(filled, weights, strict=True))
-    step, floor = (1.0, 0.0) if band.sensor == "s2" else (DB_STEP, DB_FLOOR)
+    step, floor = scale.step, scale.floor
     variance = (second * total - first * first) / (total * total)
     below = np.cumsum(counts[filled])
     ranks = [int(filled[np.searchsorted(below, share / 100 * total)]) for share in PERCENTILES]

@@ -116,7 +116,12 @@ class StoredDataset:
         except PrepError as error:
             raise TrainError(str(error)) from error
         _check_dtypes(path, card)
-        for split in card.splits.values():
+        for name, split in card.splits.items():
+            if not split.shards:
+                raise TrainError(
+                    f"{path}: split {name} has no tar to train from; "
+                    "build the dataset with --format both or webdataset"
+                )
             for shard in split.shards:
                 _check_shard(path, shard)
         checksum = xxhash.xxh3_128_hexdigest((path / CARD_NAME).read_bytes())

@@ -62,6 +62,34 @@ def test_one_worker_and_two_give_the_same_bytes(archive: Path, tmp_path: Path) -
     assert "whole: 40 samples" in prep("verify", tmp_path / "1").stdout
 
 
+def test_a_report_of_the_cluster_is_written_and_needs_workers(
+    archive: Path, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    arguments = [*build_arguments(archive, tmp_path / "out"), "--report", report]
+    refused = prep(*arguments, "--workers", "0", check=2)
+    assert "--report needs Dask workers" in refused.stderr
+    result = prep(*arguments, "--workers", "1")
+    assert f"performance report: {report}" in result.stderr
+    text = report.read_text()
+    assert "<html" in text
+    assert "make_shard" in text
+
+
+def test_zarr_and_tars_hold_the_same_for_any_number_of_workers(
+    archive: Path, tmp_path: Path
+) -> None:
+    for workers in ("0", "2"):
+        arguments = build_arguments(archive, tmp_path / workers)
+        prep(*arguments, "--workers", workers, "--format", "both")
+    assert tree_bytes(tmp_path / "0") == tree_bytes(tmp_path / "2")
+    result = prep("verify", tmp_path / "0", "--sample", "2", "--json")
+    assert json.loads(result.stdout)["problems"] == []
+    assert "pixels of 2 per shard read" in prep("verify", tmp_path / "0", "--sample", "2").stdout
+    refused = prep(*build_arguments(archive, tmp_path / "0"), "--workers", "0", check=1)
+    assert "format was both, is webdataset" in refused.stderr
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_build_killed_in_the_middle_goes_on_to_the_same_bytes(
     archive: Path, tmp_path: Path, how: signal.Signals
@@ -170,6 +198,20 @@ def test_statistics_written_by_stats_build_what_computed_ones_build(
         assert computed == read
 
 
+def test_stats_of_a_dataset_are_json_and_a_picture(archive: Path, tmp_path: Path) -> None:
+    prep(*build_arguments(archive, tmp_path / "out"), "--workers", "0")
+    report, picture = tmp_path / "stats.json", tmp_path / "stats.png"
+    arguments: list[str | Path] = ["--out", report, "--plot", picture, "--sample", "3"]
+    result = prep("stats", tmp_path / "out", "--workers", "1", *arguments, "--json")
+    fields = json.loads(result.stdout)
+    assert fields == json.loads(report.read_text())
+    assert set(fields["splits"]) == {"train", "validation", "test"}
+    assert fields["splits"]["train"]["B04"]["count"] == 3 * 120 * 120
+    assert "sampled: 3 train" in result.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "give either DATASET" in prep("stats", check=2).stderr
+
+
 def test_inspect_prints_the_card_and_draws_a_contact_sheet(archive: Path, tmp_path: Path) -> None:
     prep(*build_arguments(archive, tmp_path / "out"), "--workers", "0")
     sheet = tmp_path / "sheet.png"
@@ -177,6 +219,9 @@ def test_inspect_prints_the_card_and_draws_a_contact_sheet(archive: Path, tmp_pa
     assert "B8A" in result.stdout
     assert "validation" in result.stdout
     assert sheet.read_bytes().startswith(b"\x89PNG")
+    page = tmp_path / "page.html"
+    prep("inspect", tmp_path / "out", "--html", page, "--patches", "2", "--sample", "5")
+    assert "All pixels of 5 of 40 samples" in page.read_text()
     assert "has no dataset.json" in prep("inspect", tmp_path, check=1).stderr
 
 

@@ -23,6 +23,7 @@ from bigearth_prep.manifest import MANIFEST_SCHEMA, read_manifest
 from bigearth_prep.pipeline import BuildSummary
 from bigearth_prep.shard_task import ShardTask, make_shard
 from bigearth_prep.verify import verify_dataset
+from bigearth_prep.verify_files import VerifyConfig
 from tests.archive_fixture import build, copy_archive, request, tree_bytes
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
@@ -30,7 +31,7 @@ needs_real = pytest.mark.skipif(not REAL.exists(), reason="real patches are not 
 
 
 def problems(dataset: Path) -> list[str]:
-    return verify_dataset(dataset, threads=2, advance=lambda _: None)
+    return verify_dataset(dataset, VerifyConfig(threads=2), advance=lambda _: None)
 
 
 def rejected(dataset: Path) -> list[dict[str, str]]:

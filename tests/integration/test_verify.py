@@ -8,12 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bigearth_prep.manifest import read_manifest
 from bigearth_prep.verify import verify_dataset
+from bigearth_prep.verify_files import VerifyConfig
 from tests.archive_fixture import build
 
 
 def problems(dataset: Path) -> list[str]:
-    return verify_dataset(dataset, threads=1, advance=lambda _: None)
+    return verify_dataset(dataset, VerifyConfig(threads=1), advance=lambda _: None)
 
 
 def shards(dataset: Path) -> list[Path]:
@@ -122,3 +124,33 @@ def test_damage_is_found_and_named(v2_archive: Path, tmp_path: Path, damage: str
     inflict(tmp_path / "out")
     found = "\n".join(problems(tmp_path / "out"))
     assert re.search(message, found), found
+
+
+def test_a_sample_reads_less_and_still_finds_a_short_shard(
+    v2_archive: Path, tmp_path: Path
+) -> None:
+    build(v2_archive, tmp_path / "out")
+    row = read_manifest(tmp_path / "out").to_pylist()[0]
+    content = bytearray((tmp_path / "out" / row["shard"]).read_bytes())
+    content[row["offset_s2"]] ^= 4
+    (tmp_path / "out" / row["shard"]).write_bytes(content)
+
+    def sampled(seed: int) -> list[str]:
+        config = VerifyConfig(threads=1, samples_per_shard=1, seed=seed)
+        return verify_dataset(tmp_path / "out", config, advance=lambda _: None)
+
+    every_seed = [sampled(seed) for seed in range(12)]
+    assert [] in every_seed
+    assert any("do not match xxh3_64" in line for found in every_seed for line in found)
+    truncate_a_shard(tmp_path / "out")
+    assert any("dataset.json says" in line for line in sampled(0))
+
+
+def test_a_sample_is_drawn_by_seed_and_shard_and_never_twice() -> None:
+    def chosen(shard: str, seed: int) -> list[int]:
+        return VerifyConfig(threads=1, samples_per_shard=5, seed=seed).chosen(shard, 100)
+
+    assert chosen("a", 0) == chosen("a", 0)
+    assert len(set(chosen("a", 0))) == 5
+    assert len({tuple(chosen(shard, seed)) for shard in "ab" for seed in (0, 1)}) == 4
+    assert VerifyConfig(threads=1, samples_per_shard=5).chosen("a", 3) == [0, 1, 2]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bigearth_prep.card import SPLITS
-from bigearth_prep.shard_plan import plan_shards, split_by_location
+from bigearth_prep.shard_plan import dense_shards, plan_shards, split_by_location
 
 KEYS = st.lists(st.text("abcdefgh_0123456789", min_size=1), unique=True, max_size=60)
 
@@ -78,3 +78,23 @@ def test_a_share_of_zero_leaves_its_split_empty() -> None:
         "train",
         "test",
     }
+
+
+@given(capacity=st.integers(1, 6), shares=st.lists(st.integers(0, 6), max_size=8))
+def test_dense_shards_hold_every_sample_once_in_order_and_are_full_but_the_last(
+    capacity: int, shares: list[int]
+) -> None:
+    samples = [min(share, capacity) for share in shares]
+    dense = dense_shards(samples, capacity)
+    copied = [
+        (run.shard, place)
+        for runs in dense
+        for run in runs
+        for place in range(run.first, run.first + run.count)
+    ]
+    assert copied == [
+        (shard, place) for shard, count in enumerate(samples) for place in range(count)
+    ]
+    sizes = [sum(run.count for run in runs) for runs in dense]
+    assert all(size == capacity for size in sizes[:-1])
+    assert all(0 < size <= capacity for size in sizes[-1:])

@@ -1,0 +1,73 @@
+"""The shard tasks of a plan, and the file in which they find their pairs."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from bigearth_prep.card import BandParameters
+from bigearth_prep.plan import PLAN_SCHEMA, BuildConfig, BuildPlan
+from bigearth_prep.sample import SampleRecipe
+from bigearth_prep.shard_plan import ShardSpec
+from bigearth_prep.shard_task import BUILD_FOLDER, PLAN_NAME, ShardTask
+from bigearth_prep.shard_writers.shard_files import ShardFileNames
+from bigearth_prep.whole_file import whole_file
+from bigearth_prep.zarr_group import pixel_shard_name
+
+
+def write_plan(folder: Path, plan: BuildPlan) -> None:
+    """One row group per shard, so that a task reads its own rows and nothing else.
+
+    To what pairing found, it adds where the files lie in tars.
+    """
+    with (
+        whole_file(folder / BUILD_FOLDER / PLAN_NAME) as partial,
+        pq.ParquetWriter(partial, PLAN_SCHEMA) as writer,
+    ):
+        for pairs in plan.tables():
+            writer.write_table(pairs)
+
+
+def recipe_of(config: BuildConfig, parameters: dict[str, BandParameters]) -> SampleRecipe:
+    """How the request wants values stored, with these normalization parameters by band name."""
+    return SampleRecipe(
+        bands=config.bands,
+        scheme=config.scheme,
+        dtype=config.stored_dtype,
+        size_px=config.size_px,
+        resampling=config.used_resampling,
+        parameters=parameters,
+    )
+
+
+def shard_tasks(
+    folder: Path, config: BuildConfig, plan: BuildPlan, recipe: SampleRecipe
+) -> list[ShardTask]:
+    """A task for each planned shard, in stored order."""
+    return [
+        ShardTask(
+            dataset=folder.absolute(),
+            row_group=number,
+            name=spec.name,
+            files=_files_of(config, plan, recipe, spec),
+            s2_root=plan.s2.root.absolute(),
+            s1_root=plan.s1.root.absolute(),
+            recipe=recipe,
+            has_json=plan.layout == "v1",
+            fail_on_bad=config.fail_on_bad,
+        )
+        for number, spec in enumerate(plan.shards)
+    ]
+
+
+def _files_of(
+    config: BuildConfig, plan: BuildPlan, recipe: SampleRecipe, spec: ShardSpec
+) -> ShardFileNames:
+    return ShardFileNames(
+        tar=spec.name if config.writes_tars else None,
+        zarr={
+            sensor: pixel_shard_name(spec.split, sensor, spec.number)
+            for sensor in recipe.sensors
+            if config.writes_zarr
+        },
+        capacity=plan.pairs_per_shard,
+    )
