@@ -166,7 +166,7 @@ def _sort_extremes(
     everything is sorted.
     """
     sample = np.sort(values[::_SAMPLE_STRIDE])
-    outside = min(3 * count // _SAMPLE_STRIDE, sample.size - 1)
+    outside = 3 * count // _SAMPLE_STRIDE
     low, high = sample[outside], sample[-1 - outside]
     extremes = np.sort(values[(values <= low) | (values >= high)])
     is_enough = extremes.size >= count and extremes[count - 1] <= low and extremes[-count] >= high

@@ -74,7 +74,7 @@ def decode_with_rasterio(content: Content, name: str, band: Band) -> Raster:
     """
     if not content:
         raise PatchError(RejectReason.UNREADABLE_FILE, f"{name} is empty")
-    with rasterio.Env(**GDAL_OPTIONS), MemoryFile(bytes(content)) as file:
+    with rasterio.Env(**GDAL_OPTIONS), MemoryFile(bytes(content), filename=name) as file:
         try:
             with file.open(driver="GTiff", sharing=False) as dataset:
                 pixels = np.asarray(dataset.read(1))

@@ -103,6 +103,9 @@ def find_checkpoint(run: Path) -> Checkpoint | None:
         TrainError: there were checkpoints, but none of them is whole.
     """
     records = _read_index(run)
+    if not records and (unlisted := sorted((run / FOLDER).glob("step-*.pt"))):
+        _log.warning("%s lists no checkpoint; taking %s", run / FOLDER / INDEX, unlisted[-1])
+        return _read_file(unlisted[-1])
     for record in records:
         path = run / FOLDER / record.file
         if path.is_file() and _checksum(path) == record.xxh3_128:

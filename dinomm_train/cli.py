@@ -114,7 +114,7 @@ def pretrain_command(  # noqa: PLR0913 - one parameter per option
 
     options = LaunchOptions(device=device, max_steps=max_steps, threads=threads)
     result = pretrain(dataset, run, config, options)
-    if as_json:
+    if as_json and result.is_first_rank:
         print_json(result.to_dict())
     return _exit_code(result)
 

@@ -1,5 +1,6 @@
 """Everything that decides a pretraining run, and the two recipes as complete values of it."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -51,13 +52,13 @@ and with the published code's 0.1 added to the target size."""
 
 def _require_positive(owner: object, *names: str) -> None:
     for name in names:
-        if getattr(owner, name) <= 0:
+        if not 0 < getattr(owner, name) < math.inf:
             raise ValueError(f"{name} must be positive, got {getattr(owner, name)}")
 
 
 def _require_not_negative(owner: object, *names: str) -> None:
     for name in names:
-        if getattr(owner, name) < 0:
+        if not 0 <= getattr(owner, name) < math.inf:
             raise ValueError(f"{name} must not be negative, got {getattr(owner, name)}")
 
 

@@ -68,7 +68,7 @@ class Learner:
         """What the step measured; both networks, the centre and the optimizer have moved.
 
         Raises:
-            TrainError: the loss of some rank is not finite; nothing has moved.
+            TrainError: the loss or the gradient is not finite; nothing has moved.
         """
         self._seed_stochastic_depth(step)
         set_step_values(self.optimizer, values)
@@ -84,6 +84,7 @@ class Learner:
         if values.last_layer_frozen:
             drop_gradients(self.networks.student.head.prototypes)
         gradient_norm = clip_gradients(self.networks.student, self.config.optim)
+        _require_finite(gradient_norm, step, what="gradient norm")
         self.optimizer.step()
         self.loss.update_centre(teacher_logits)
         self.networks.update_teacher(values.teacher_momentum)
@@ -125,10 +126,10 @@ def _connect(student: Encoder, ranks: Ranks) -> Encoder | DistributedDataParalle
     return DistributedDataParallel(student, device_ids=devices)
 
 
-def _require_finite(loss: Tensor, step: int) -> None:
-    value = float(loss)
+def _require_finite(measure: Tensor, step: int, *, what: str = "loss") -> None:
+    value = float(measure)
     if not math.isfinite(value):
         raise TrainError(
-            f"the loss of step {step} is {value}, so it was not taken; start again in another "
+            f"the {what} of step {step} is {value}, so it was not taken; start again in another "
             "--out with a lower schedule.lr, or with --precision fp32"
         )

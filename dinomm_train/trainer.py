@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from bigearth_prep.file_lock import hold_lock
 from bigearth_prep.whole_file import write_text
 from dinomm_train.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
 from dinomm_train.config import DeviceChoice, RunConfig
@@ -61,6 +62,9 @@ class PretrainResult:
     signal_number: int
     """The signal that stopped it early; zero where none did."""
 
+    is_first_rank: bool = True
+    """Whether this process reports for the run."""
+
     @property
     def is_finished(self) -> bool:
         """Whether nothing is left to do."""
@@ -83,7 +87,7 @@ def pretrain(dataset: Path, run: Path, config: RunConfig, options: LaunchOptions
     """
     if options.threads:
         torch.set_num_threads(options.threads)
-    with StopRequest() as stop, join_ranks(options.device) as ranks:
+    with StopRequest() as stop, join_ranks(options.device) as ranks, _hold_run(run, ranks):
         trainer = Trainer(StoredDataset.open(dataset), run, config, ranks)
         trainer.restore()
         trainer.train(stop, max_steps=options.max_steps)
@@ -92,7 +96,16 @@ def pretrain(dataset: Path, run: Path, config: RunConfig, options: LaunchOptions
             step=trainer.step,
             total_steps=trainer.total_steps,
             signal_number=trainer.stopped_by,
+            is_first_rank=ranks.is_first,
         )
+
+
+def _hold_run(run: Path, ranks: Ranks) -> AbstractContextManager[None]:
+    """Rank zero keeps other invocations out of the run's folder."""
+    if not ranks.is_first:
+        return nullcontext()
+    run.mkdir(parents=True, exist_ok=True)
+    return hold_lock(run / ".lock", f"{run} is being trained by another process; wait for it")
 
 
 class Trainer:

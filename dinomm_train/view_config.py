@@ -1,5 +1,6 @@
 """What the student and the teacher see of a patch: crops, radiometry, and the sensors left in."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -178,6 +179,8 @@ class SensorDropConfig:
 
     def __post_init__(self) -> None:
         require_probabilities(self, "probability")
+        if not math.isfinite(self.fill):
+            raise ValueError(f"fill must be a finite number, got {self.fill}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,7 +33,7 @@ say "3. Pretraining without labels: a small ViT, radar or optical blanked in hal
 dinomm-train pretrain "$out/dataset" --out "$out/run" --config "$config"
 
 say "4. Frozen features on the test split, beside the same network untrained"
-dinomm-train evaluate "$out/run" "$out/dataset" --input-px 60 --out "$out/scores"
+dinomm-train evaluate "$out/run" "$out/dataset" --protocol linear --input-px 60 --out "$out/scores"
 
 say "Written"
 echo "pictures: $out/patches.png $out/scores/scores.png"

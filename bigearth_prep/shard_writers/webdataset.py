@@ -22,7 +22,6 @@ _BUFFER_BYTES = 1 << 20
 _END = bytes(2 * _BLOCK)
 _JSON_BLOCKS = 3
 _NAME_BYTES = 100
-_SIZE_BITS = 33
 _REMEMBERED_HEADERS = 16
 _EMPTY_HEADER = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
 _EMPTY_HEADER_SUM = int(_EMPTY_HEADER[148:154], 8)
@@ -118,15 +117,22 @@ def open_shard(path: Path) -> Iterator[ShardStream]:
 def _tar_header(name: str, size: int) -> bytes:
     """A USTAR header without clock, user or host, as `tarfile` writes it."""
     path = name.encode()
-    if len(path) > _NAME_BYTES or not name.isascii() or size >> _SIZE_BITS:
+    if len(path) > _NAME_BYTES:
         member = tarfile.TarInfo(name)
         member.size = size
         return member.tobuf(tarfile.USTAR_FORMAT)
     digits = b"%011o" % size
     checksum = _EMPTY_HEADER_SUM + sum(path) + sum(digits) - sum(_EMPTY_HEADER[124:135])
-    fields = (path.ljust(_NAME_BYTES, b"\0"), _EMPTY_HEADER[100:124], digits)
-    end = (_EMPTY_HEADER[135:148], b"%06o\0 " % checksum, _EMPTY_HEADER[156:])
-    return b"".join((*fields, *end))
+    return b"".join(
+        (
+            path.ljust(_NAME_BYTES, b"\0"),
+            _EMPTY_HEADER[100:124],
+            digits,
+            _EMPTY_HEADER[135:148],
+            b"%06o\0 " % checksum,
+            _EMPTY_HEADER[156:],
+        )
+    )
 
 
 def npy_header(array: Shaped[np.ndarray, "..."]) -> bytes:

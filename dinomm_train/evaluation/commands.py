@@ -57,6 +57,8 @@ def _network_options(command: Command) -> Command:
         seed: int,
         **others: Any,  # noqa: ANN401 - click passes the rest by name
     ) -> Any:  # noqa: ANN401
+        if checkpoint != RANDOM and (architecture or assignments):
+            raise click.UsageError(f"{checkpoint} has its own network; the options shape `random`")
         try:
             config = resolve_config("fixed", architecture, assignments)
         except TrainError as error:

@@ -66,7 +66,8 @@ def solve_logistic(
         direction = _next_direction(direction, gradient, before, scale)
         iteration += 1
     unfinished = int((gradient.abs().amax(0) > tolerance).sum())
-    logger.debug(
+    logger.log(
+        logging.WARNING if unfinished else logging.DEBUG,
         "%d logistic fits, %d iterations, %d of them above gradient tolerance %.0e",
         weights.shape[1],
         iteration,

@@ -37,7 +37,9 @@ class Prototypes(nn.Module):
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.directions = nn.Parameter(torch.empty(config.prototypes, config.bottleneck))
-        nn.init.trunc_normal_(self.directions, std=_INIT_STD)
+        # As torch's linear layers start, and as published: their length sets how fast they turn.
+        bound = config.bottleneck**-0.5
+        nn.init.uniform_(self.directions, -bound, bound)
         self.lengths = (
             None if config.unit_prototypes else nn.Parameter(torch.ones(config.prototypes, 1))
         )

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bigearth_prep.bands import ALL_BANDS, Band, select_bands
 from bigearth_prep.card import BandParameters
 from bigearth_prep.errors import PrepError
 from bigearth_prep.normalize import (
+    DTYPES,
     clip_to_quantiles,
     encode,
     encoding_of,
@@ -76,6 +79,38 @@ def test_quantile_clip_is_per_patch_and_between_its_own_percentiles() -> None:
     clipped = clip_to_quantiles(values)
     assert (clipped.min(), clipped.max()) == (np.float32(143.99), np.float32(14255.01))
     assert np.array_equal(clipped[60], values[60])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    side=st.integers(2, 130),
+    seed=st.integers(0, 99),
+    steps=st.sampled_from([0, 3, 1000]),
+    pattern=st.sampled_from(["noise", "ascending", "stripes"]),
+)
+def test_quantile_clip_is_numpys_percentiles_to_the_last_bit(
+    side: int, seed: int, steps: int, pattern: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(-15, 5, side * side).astype(np.float32)
+    if steps:
+        values = np.round(values * steps / 40).astype(np.float32)
+    if pattern == "ascending":
+        values = np.sort(values)
+    if pattern == "stripes":  # the extremes where the sample does not look, or only there
+        values[seed % 16 :: 16] *= 100
+    values = values.reshape(side, side)
+    lower, upper = (np.float32(limit) for limit in np.percentile(values, (1.0, 99.0)))
+    expected = np.minimum(np.maximum(values, lower), upper)
+    assert np.array_equal(clip_to_quantiles(values), expected)
+
+
+@pytest.mark.parametrize("scheme", ["paper", "zscore", "percentile"])
+def test_every_integer_is_stored_as_the_same_float_would_be(scheme: str) -> None:
+    parameters = parameters_of(scheme, WITH_PERCENTILES, band="B")  # type: ignore[arg-type]
+    encoding = encoding_of(B02, scheme, DTYPES[scheme][0], parameters)  # type: ignore[arg-type, index]
+    every = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+    assert np.array_equal(encode(every, encoding), encode(every.astype(np.float32), encoding))
 
 
 def test_percentile_of_a_published_table_says_what_to_add() -> None:

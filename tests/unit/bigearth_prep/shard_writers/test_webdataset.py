@@ -64,6 +64,29 @@ def test_members_hold_no_clock_user_or_host(tmp_path: Path) -> None:
             assert member.pax_headers == {}
 
 
+@pytest.mark.parametrize("name", ["a", "ab/c" * 10, "x" * 93, "y" * 60 + "/" + "z" * 60, "ü"])
+def test_headers_are_those_that_tarfile_writes(tmp_path: Path, name: str) -> None:
+    arrays = arrays_of(1)
+    with open_shard(tmp_path / "a.tar") as shard:
+        shard.add(name, arrays, {"key": name})
+    expected = io.BytesIO()
+    with tarfile.open(fileobj=expected, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for sensor, array in arrays.items():
+            content = io.BytesIO()
+            np.save(content, array)
+            member = tarfile.TarInfo(f"{name}.{sensor}.npy")
+            member.size = content.tell()
+            content.seek(0)
+            tar.addfile(member, content)
+        text = json.dumps({"key": name}, ensure_ascii=False).encode()
+        member = tarfile.TarInfo(f"{name}.json")
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text))
+    found = (tmp_path / "a.tar").read_bytes()
+    assert found == expected.getvalue()[: len(found)]
+    assert not any(expected.getvalue()[len(found) :])
+
+
 # webdataset leaves closing its files to the garbage collector
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
