@@ -117,7 +117,7 @@ class StoredDataset:
             raise TrainError(str(error)) from error
         _check_dtypes(path, card)
         for name, split in card.splits.items():
-            if not split.shards:
+            if split.samples and not split.shards:
                 raise TrainError(
                     f"{path}: split {name} has no tar to train from; "
                     "build the dataset with --format both or webdataset"
