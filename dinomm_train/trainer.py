@@ -72,7 +72,9 @@ class PretrainResult:
 
     def to_dict(self) -> dict[str, object]:
         """The same in plain values, for scripts."""
-        return asdict(self) | {"run": str(self.run), "is_finished": self.is_finished}
+        fields = asdict(self) | {"run": str(self.run), "is_finished": self.is_finished}
+        del fields["is_first_rank"]
+        return fields
 
 
 def pretrain(dataset: Path, run: Path, config: RunConfig, options: LaunchOptions) -> PretrainResult:

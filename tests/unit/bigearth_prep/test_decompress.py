@@ -197,7 +197,7 @@ def test_a_second_build_does_not_write_into_the_same_scratch(tmp_path: Path) -> 
     source = write(tmp_path, "a.tar.zst", zst(TAR))
     with (scratch / ".lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(PrepError, match="another build is decompressing there"):
+        with pytest.raises(PrepError, match="another build is decompressing in"):
             unpack([source], scratch)
 
 
