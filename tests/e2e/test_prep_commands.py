@@ -90,6 +90,11 @@ def test_zarr_and_tars_hold_the_same_for_any_number_of_workers(
     assert "format was both, is webdataset" in refused.stderr
 
 
+def _heed_interrupts() -> None:
+    """A shell's background job, as a test run may be, starts with interrupts ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_build_killed_in_the_middle_goes_on_to_the_same_bytes(
     archive: Path, tmp_path: Path, how: signal.Signals
@@ -101,7 +106,11 @@ def test_a_build_killed_in_the_middle_goes_on_to_the_same_bytes(
 
     prep(*arguments("whole", 0))
     command = [sys.executable, "-m", "bigearth_prep", *map(str, arguments("out", 1))]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=_heed_interrupts,  # noqa: PLW1509 (no thread of ours runs here)
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob("*/*.tar")) and time.monotonic() < deadline:
         time.sleep(0.005)
