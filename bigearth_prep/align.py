@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import cv2
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
 from bigearth_prep.bands import Band
 from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
@@ -40,19 +40,25 @@ def common_grid(rasters: Mapping[Band, Raster]) -> Grid:
         PatchError: a band has not the size its resolution requires, or another footprint.
     """
     for band, raster in rasters.items():
-        _check_size(band, raster.grid)
+        check_size(band, raster.grid)
     finest = min(rasters, key=lambda band: band.resolution_m)
     reference = rasters[finest].grid
     for band, raster in rasters.items():
         if raster.grid.footprint != reference.footprint:
             raise PatchError(
                 RejectReason.GRIDS_DIFFER,
-                f"{band.name} lies on {raster.grid}, {finest.name} on {reference}",
+                f"{band.name} lies on {raster.grid}, {finest.name} on {reference}; "
+                "--align warp resamples such bands",
             )
     return reference
 
 
-def _check_size(band: Band, grid: Grid) -> None:
+def check_size(band: Band, grid: Grid) -> None:
+    """Nothing, if the grid is as large as the band's resolution requires.
+
+    Raises:
+        PatchError: it is not.
+    """
     expected = band.native_px
     if (grid.width, grid.height) != (expected, expected):
         raise PatchError(
@@ -75,8 +81,21 @@ def check_values(rasters: Mapping[Band, Raster]) -> None:
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             count = int(pixels.size - np.isfinite(pixels).sum())
             raise PatchError(RejectReason.NON_FINITE, f"{band.name}: {count} of {pixels.size} px")
-        missing = 0 if band.sensor == "s2" else raster.nodata
+        missing = _missing_value(band, raster)
         if missing is not None and (count := int(np.count_nonzero(pixels == missing))):
             raise PatchError(
                 RejectReason.NODATA, f"{band.name}: {count} of {pixels.size} px are {missing:g}"
             )
+
+
+def missing_pixels(band: Band, raster: Raster) -> Bool[np.ndarray, "height width"]:
+    """Which pixels are no measurement, by the same rules."""
+    missing = _missing_value(band, raster)
+    mask: np.ndarray = ~np.isfinite(raster.pixels)
+    if missing is not None:
+        mask |= raster.pixels == missing
+    return mask
+
+
+def _missing_value(band: Band, raster: Raster) -> float | None:
+    return 0.0 if band.sensor == "s2" else raster.nodata

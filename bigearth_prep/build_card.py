@@ -17,7 +17,7 @@ from bigearth_prep.card import (
 )
 from bigearth_prep.labels import CLASSES, NOMENCLATURE
 from bigearth_prep.plan import BuildPlan
-from bigearth_prep.sample import ORDERS, SampleRecipe
+from bigearth_prep.sample import SampleRecipe
 from bigearth_prep.zarr_repack import PixelArray
 
 UNITS = {"s2": "reflectance x 10^4", "s1": "dB"}
@@ -47,7 +47,7 @@ def card_of_build(
             parameters=recipe.parameters,
             source=statistics_source,
             resampling=recipe.resampling,
-            order=ORDERS[recipe.scheme],
+            order=recipe.order,
         ),
         labels=LabelCard(nomenclature=NOMENCLATURE, classes=CLASSES),
         splits=splits,

@@ -36,6 +36,7 @@ def recipe_of(config: BuildConfig, parameters: dict[str, BandParameters]) -> Sam
         size_px=config.size_px,
         resampling=config.used_resampling,
         parameters=parameters,
+        warp=config.warp,
     )
 
 

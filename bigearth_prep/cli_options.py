@@ -67,6 +67,13 @@ def archive_options(*, required: bool) -> Callable[[Command], Command]:
             help="Bands to store, in this order within each sensor.",
         ),
         click.option(
+            "--align",
+            type=click.Choice(["same", "warp"]),
+            default="same",
+            help="Pairs whose bands do not share a grid: left out, or warped onto that of the "
+            "finest Sentinel-2 band.",
+        ),
+        click.option(
             "--cache", type=FOLDER, help="For the indices of tars. [default: beside them]"
         ),
         click.option(
@@ -162,6 +169,7 @@ def build_config(options: Mapping[str, Any], out: Path) -> "BuildConfig":
             dtype=options.get("dtype"),
             size_px=int(options.get("size", 120)),
             resampling=options.get("resampling"),
+            align=options["align"],
             shard_format=options.get("format", "webdataset"),
             shard_mb=options.get("shard_mb", 256.0),
             fail_on_bad=options.get("on_bad") == "fail",

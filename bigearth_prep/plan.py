@@ -34,6 +34,7 @@ PLAN_SCHEMA = pa.schema(
 
 StatisticsSource = Literal["published", "compute"] | Path
 ShardFormat = Literal["webdataset", "zarr", "both"]
+Alignment = Literal["same", "warp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,9 @@ class BuildConfig:
     resampling: Resampling | None = None
     """How bands come to `size_px`; by default cubic for the published form, bilinear at 128 px,
     and nearest at 120 px, where it repeats each coarse pixel."""
+
+    align: Alignment = "same"
+    """What happens to pairs whose bands do not share a grid: refused, or warped onto one."""
 
     shard_mb: float = 256.0
     """Size that shards stay under, in 10^6 bytes."""
@@ -85,6 +89,17 @@ class BuildConfig:
         if self.resampling or self.scheme == "paper":
             return self.resampling or "cubic"
         return "nearest" if self.size_px == PATCH_PX else "bilinear"
+
+    @property
+    def warp(self) -> Resampling | None:
+        """How bands are warped onto a common grid; None refuses pairs that need it.
+
+        The default is the scheme's own method, and bilinear in place of nearest, which would
+        move every pixel by up to half its size.
+        """
+        if self.align == "same":
+            return None
+        return self.resampling or ("cubic" if self.scheme == "paper" else "bilinear")
 
     @property
     def used_statistics(self) -> StatisticsSource:
@@ -123,6 +138,7 @@ class BuildConfig:
             "dtype": self.stored_dtype,
             "size": str(self.size_px),
             "resampling": self.used_resampling,
+            "align": self.align,
             "split_ratio": ",".join(f"{share:g}" for share in self.tables.split_ratio),
             "format": self.shard_format,
             "shard_mb": self.shard_mb,

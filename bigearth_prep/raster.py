@@ -16,8 +16,8 @@ from bigearth_prep.normalize import native_dtype
 from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
 from bigearth_prep.patch_source import Content, PatchPlace, PatchSource
 
-Decoder = Literal["strips", "rasterio"]
-"""How a file became a raster."""
+Decoder = Literal["strips", "rasterio", "warp"]
+"""How a file became a raster; by `warp`, after being decoded, it came onto another grid."""
 
 SUFFIXES = (".tif", ".tiff")
 """Both occur; the published archives use the first."""

@@ -37,6 +37,16 @@ class SampleRecipe:
     parameters: dict[str, BandParameters]
     """By band name."""
 
+    warp: Resampling | None = None
+    """How bands of another grid come onto that of the pair; by default such pairs are refused."""
+
+    @property
+    def order(self) -> str:
+        """What is done to values, in words: the card's `normalization.order`."""
+        if self.warp is None:
+            return ORDERS[self.scheme]
+        return f"where grids differ, warp ({self.warp}) onto the reference; {ORDERS[self.scheme]}"
+
     @cached_property
     def encodings(self) -> dict[Band, BandEncoding]:
         """The linear map of each band."""

@@ -31,6 +31,7 @@ from bigearth_prep.shard_record import read_record, write_record
 from bigearth_prep.shard_writers.shard_files import ShardFileNames, open_shard_files
 from bigearth_prep.shard_writers.webdataset import StoredSample
 from bigearth_prep.statistics import count_pixels, empty_counts
+from bigearth_prep.warp import warp_bands
 from bigearth_prep.whole_file import xxh3_128_of
 
 BUILD_FOLDER = ".build"
@@ -74,7 +75,7 @@ class PairReader:
     s2: PatchSource
     s1: PatchSource
     files_read: Counter[Decoder]
-    """How many files were decoded, and by what; grows as pairs are read."""
+    """How many files were decoded by what, and how many bands were warped; grows on reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +190,22 @@ def _read_pair(reader: PairReader, row: dict[str, Any]) -> ReadPair:
     s1_place = place_of(row["s1_folder"], row["s1_members"])
     rasters = read_bands(reader.s2, s2_place, bands_of("s2", bands), reader.files_read)
     rasters |= read_bands(reader.s1, s1_place, bands_of("s1", bands), reader.files_read)
-    grid = common_grid(rasters)
+    rasters, grid = _align(rasters, reader)
     check_values(rasters)
     metadata = {}
     if row["labels"] is None or reader.task.has_json:
         metadata = read_patch_json(reader.s2, s2_place)
     return ReadPair(rasters, grid, _sample_fields(row, grid, metadata))
+
+
+def _align(rasters: dict[Band, Raster], reader: PairReader) -> tuple[dict[Band, Raster], Grid]:
+    """The rasters on one footprint: as they were read, or warped where the recipe allows it."""
+    method = reader.task.recipe.warp
+    if method is None:
+        return rasters, common_grid(rasters)
+    aligned, grid = warp_bands(rasters, method)
+    reader.files_read["warp"] += sum(aligned[band] is not rasters[band] for band in rasters)
+    return aligned, grid
 
 
 def _sample_fields(row: dict[str, Any], grid: Grid, metadata: dict[str, Any]) -> dict[str, Any]:
