@@ -145,7 +145,7 @@ def stats(dataset: Path | None, **options: Any) -> None:  # noqa: ANN401 (click 
     else:
         splits, fields = _archive_stats(options)
     if options["plot"]:
-        from bigearth_prep.statistics_figure import write_statistics_figure
+        from bigearth_prep.pictures.statistics_figure import write_statistics_figure
 
         write_statistics_figure(splits, options["plot"])
     if options["as_json"]:
@@ -254,12 +254,12 @@ def inspect(dataset: Path, **options: Any) -> None:  # noqa: ANN401 (click passe
     else:
         _print_card(card)
     if preview := options["preview"]:
-        from bigearth_prep.preview import write_contact_sheet
+        from bigearth_prep.pictures.contact_sheet import write_contact_sheet
 
         write_contact_sheet(dataset, preview, patches=options["patches"])
         click.echo(f"contact sheet: {preview}", err=True)
     if page := options["page"]:
-        from bigearth_prep.page import PageConfig, write_page
+        from bigearth_prep.pictures.page import PageConfig, write_page
 
         config = PageConfig(
             histogram_samples=options["sample"],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bigearth_prep.bands import select_bands
 from bigearth_prep.manifest import read_manifest
-from bigearth_prep.page import PageConfig, write_page
+from bigearth_prep.pictures.page import PageConfig, write_page
 from tests.archive_fixture import build, copy_archive
 
 CONFIG = PageConfig(histogram_samples=3, sheet_patches=2)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from bigearth_prep.labels import CLASSES
-from bigearth_prep.tally import UNKNOWN, tally, tally_classes, tally_column, tally_months
+from bigearth_prep.pictures.tally import UNKNOWN, tally, tally_classes, tally_column, tally_months
 
 MANIFEST = pa.table(
     {

@@ -16,9 +16,15 @@ from matplotlib.figure import Figure
 from bigearth_prep.card import REJECTED_NAME, DatasetCard, read_card
 from bigearth_prep.dataset import open_dataset
 from bigearth_prep.manifest import read_manifest
-from bigearth_prep.page_figures import SPLIT_COLOURS, draw_histograms, draw_map
-from bigearth_prep.preview import draw_contact_sheet, views_of
-from bigearth_prep.tally import Tally, tally_classes, tally_column, tally_months, tally_splits
+from bigearth_prep.pictures.contact_sheet import draw_contact_sheet, views_of
+from bigearth_prep.pictures.page_figures import SPLIT_COLOURS, draw_histograms, draw_map
+from bigearth_prep.pictures.tally import (
+    Tally,
+    tally_classes,
+    tally_column,
+    tally_months,
+    tally_splits,
+)
 from bigearth_prep.whole_file import write_text
 
 _OTHER_COLOUR = "#9aa0a6"
@@ -46,7 +52,7 @@ def write_page(dataset: Path, out: Path, config: PageConfig) -> None:
     """
     card = read_card(dataset)
     sections = "\n".join(_sections(dataset, card, config))
-    style = (files("bigearth_prep") / "page.css").read_text(encoding="utf-8")
+    style = (files("bigearth_prep.pictures") / "page.css").read_text(encoding="utf-8")
     title = html.escape(f"{dataset.absolute().name}: {card.source['archive']}")
     head = f'<meta charset="utf-8">\n<title>{title}</title>\n<style>\n{style}</style>'
     body = f"<h1>{title}</h1>\n{sections}"

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bigearth_prep.page_figures import bin_edges, lon_lat
+from bigearth_prep.pictures.page_figures import bin_edges, lon_lat
 
 
 def test_a_patch_on_the_central_meridian_of_its_zone_lies_there() -> None:

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bigearth_prep.bands import ALL_BANDS, SENSORS, bands_of
-from bigearth_prep.page_figures import SPLIT_COLOURS
+from bigearth_prep.pictures.page_figures import SPLIT_COLOURS
 from bigearth_prep.statistics import BandStatistics, BandTables
 from bigearth_prep.whole_file import whole_file
 
