@@ -1,7 +1,6 @@
 """The command `bigearth-prep`."""
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bigearth_prep import __version__
+from bigearth_prep.cli_dataset import inspect, verify
 from bigearth_prep.cli_options import (
     FOLDER,
     archive_options,
@@ -28,7 +28,6 @@ from bigearth_prep.terminal import (
 )
 
 if TYPE_CHECKING:
-    from bigearth_prep.card import DatasetCard
     from bigearth_prep.plan import BuildPlan
     from bigearth_prep.statistics import BandTables
 
@@ -39,10 +38,6 @@ if TYPE_CHECKING:
 def commands(verbose: int) -> None:
     """BigEarthNet archives to paired, aligned, normalized training shards."""
     set_verbosity(verbose)
-
-
-_LOG_COLUMNS = 160
-"""Width of tables that go to a file or a pipe."""
 
 
 def main() -> None:
@@ -194,102 +189,5 @@ def _print_plan(plan: "BuildPlan", *, as_json: bool) -> None:
         raise PrepError("no pair is left to store; check --s2, --s1 and the tables")
 
 
-@commands.command()
-@click.argument("dataset", type=FOLDER)
-@click.option("--threads", type=click.IntRange(1), help="Shards read at a time.  [default: cores]")
-@click.option(
-    "--sample",
-    type=click.IntRange(1),
-    help="Read the pixels of only so many samples per shard, and hold files against their size "
-    "instead of their checksum.  [default: all]",
-)
-@click.option("--seed", type=int, default=0, help="Which samples --sample takes.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@config_option()
-def verify(
-    dataset: Path, threads: int | None, sample: int | None, seed: int, *, as_json: bool
-) -> None:
-    """Check every checksum, count, offset and label of DATASET; exit 1 where anything is off."""
-    from bigearth_prep.card import read_card
-    from bigearth_prep.verify import shard_count, verify_dataset
-    from bigearth_prep.verify_files import VerifyConfig
-
-    card = read_card(dataset)
-    shards = shard_count(card)
-    threads = threads or len(os.sched_getaffinity(0))
-    config = VerifyConfig(threads=threads, samples_per_shard=sample, seed=seed)
-    with progress_bar(shards, "shards") as advance:
-        problems = verify_dataset(dataset, config, advance=advance)
-    if as_json:
-        print_json({"dataset": str(dataset), "samples_per_shard": sample, "problems": problems})
-    else:
-        for problem in problems:
-            click.echo(problem)
-    if problems:
-        raise PrepError(f"{dataset}: {len(problems)} problems; build it again with --overwrite")
-    if not as_json:
-        samples = sum(split.samples for split in card.splits.values())
-        read = f", pixels of {sample:,} per shard read" if sample else ""
-        click.echo(f"{dataset} is whole: {samples:,} samples in {shards:,} shards{read}")
-
-
-@commands.command()
-@click.argument("dataset", type=FOLDER)
-@click.option("--preview", type=FOLDER, help="Write a contact sheet (PNG).")
-@click.option("--html", "page", type=FOLDER, help="Write one self-contained page.")
-@click.option("--patches", type=click.IntRange(1), default=12, help="Patches on the sheet.")
-@click.option(
-    "--sample", type=click.IntRange(1), default=256, help="Samples in the page's histograms."
-)
-@click.option("--seed", type=int, default=0, help="Which samples --sample takes.")
-@click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
-@config_option()
-def inspect(dataset: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
-    """Print the card of DATASET as a table; draw a contact sheet or a page of what it holds."""
-    from bigearth_prep.card import read_card
-
-    card = read_card(dataset)
-    if options["as_json"]:
-        click.echo(card.to_json(), nl=False)
-    else:
-        _print_card(card)
-    if preview := options["preview"]:
-        from bigearth_prep.pictures.contact_sheet import write_contact_sheet
-
-        write_contact_sheet(dataset, preview, patches=options["patches"])
-        click.echo(f"contact sheet: {preview}", err=True)
-    if page := options["page"]:
-        from bigearth_prep.pictures.page import PageConfig, write_page
-
-        config = PageConfig(
-            histogram_samples=options["sample"],
-            sheet_patches=options["patches"],
-            seed=options["seed"],
-        )
-        write_page(dataset, page, config)
-        click.echo(f"page: {page}", err=True)
-
-
-def _print_card(card: "DatasetCard") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = _LOG_COLUMNS
-    side, normalization = card.patch.size_px, card.normalization
-    console.print(f"{card.created_by}, {card.source['archive']}, patches of {side} x {side} px")
-    console.print(f"normalization {normalization.scheme}: {normalization.order}")
-    console.print(f"parameters {normalization.source}; resampling {normalization.resampling}")
-    bands = Table("band", "sensor", "dtype", "unit", "scale", "offset", "mean", "std")
-    for sensor, layout in card.sensors.items():
-        for name, scale, offset in zip(layout.bands, layout.scale, layout.offset, strict=True):
-            moments = normalization.parameters[name]
-            numbers = (scale, offset, moments.mean, moments.std)
-            cells = (f"{number:.6g}" for number in numbers)
-            bands.add_row(name, sensor, layout.dtype, layout.unit, *cells)
-    splits = Table("split", "samples", "shard files", "10^6 bytes")
-    for name, part in card.splits.items():
-        size = sum(file.bytes for file in part.files) / 1e6
-        splits.add_row(name, f"{part.samples:,}", f"{len(part.files):,}", f"{size:,.1f}")
-    console.print(bands, splits)
+for command in (verify, inspect):
+    commands.add_command(command)

@@ -15,6 +15,16 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 Command = Callable[..., None]
 
+_CLUSTER_OPTIONS = (
+    click.option(
+        "--workers",
+        type=click.IntRange(0),
+        help="Local processes; 0: none but this. [default: one per core]",
+    ),
+    click.option("--scheduler", help="Address of a running Dask scheduler."),
+    click.option("--scheduler-file", type=FILE, help="File with a Dask scheduler's address."),
+)
+
 _FORMS = "extracted folder, .tar, .tar.zst or .tar.gz"
 
 
@@ -83,16 +93,15 @@ def archive_options(*, required: bool) -> Callable[[Command], Command]:
             "[default: OUT.scratch]",
         ),
         click.option("--keep-scratch", is_flag=True, help="Leave those tars there in the end."),
-        click.option(
-            "--workers",
-            type=click.IntRange(0),
-            help="Local processes; 0: none but this. [default: one per core]",
-        ),
-        click.option("--scheduler", help="Address of a running Dask scheduler."),
-        click.option("--scheduler-file", type=FILE, help="File with a Dask scheduler's address."),
+        *_CLUSTER_OPTIONS,
     )
 
     return lambda command: _with_options(command, options)
+
+
+def cluster_options(command: Command) -> Command:
+    """Options that say where the work runs."""
+    return _with_options(command, _CLUSTER_OPTIONS)
 
 
 def storage_options(command: Command) -> Command:

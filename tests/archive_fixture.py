@@ -4,11 +4,12 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from bigearth_prep.cluster import ClusterConfig
+from bigearth_prep.cluster import ClusterConfig, open_cluster
 from bigearth_prep.pairing import TableConfig
 from bigearth_prep.pipeline import BuildSummary, build_dataset
 from bigearth_prep.plan import BuildConfig
 from bigearth_prep.synthetic.archive import ArchiveConfig, write_archive
+from bigearth_prep.verify import VerifyConfig, verify_dataset
 
 Layout = Literal["v1", "v2"]
 
@@ -55,3 +56,10 @@ def tree_bytes(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def problems_of(dataset: Path, samples: int | None = None, *, seed: int = 0) -> list[str]:
+    """What `verify` finds in this process."""
+    config = VerifyConfig(samples=samples, seed=seed)
+    with open_cluster(ClusterConfig(workers=0)) as run:
+        return verify_dataset(dataset, config, run, advance=lambda _: None)

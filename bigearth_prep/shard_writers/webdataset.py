@@ -17,14 +17,21 @@ from jaxtyping import Shaped
 from bigearth_prep.bands import Sensor
 from bigearth_prep.whole_file import whole_file
 
-_BLOCK = 512
+TAR_BLOCK = 512
+"""Headers and contents of a tar begin at multiples of this."""
+
+TAR_END = bytes(2 * TAR_BLOCK)
+"""What ends a tar."""
+
 _BUFFER_BYTES = 1 << 20
-_END = bytes(2 * _BLOCK)
 _JSON_BLOCKS = 3
 _NAME_BYTES = 100
 _REMEMBERED_HEADERS = 16
 _EMPTY_HEADER = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
-_EMPTY_HEADER_SUM = int(_EMPTY_HEADER[148:154], 8)
+_EMPTY_HEADER_SUM = int(_EMPTY_HEADER[148:154], 8) - sum(_EMPTY_HEADER[124:135])
+"""Sum of the bytes of a header, name and size left out."""
+
+_UNCHANGED = _EMPTY_HEADER[100:124], _EMPTY_HEADER[135:148], _EMPTY_HEADER[156:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +94,16 @@ class ShardStream:
 
     def end(self) -> None:
         """Write the tar's end marker."""
-        self._write(_END)
+        self._write(TAR_END)
 
     def _member(self, name: str, head: bytes, body: bytes | memoryview) -> int:
         """Write one file into the tar; returns the byte where its content begins."""
         size = len(head) + len(body)
-        self._write(_tar_header(name, size))
+        self._write(tar_header(name, size))
         start = self._position
         self._write(head)
         self._write(body)
-        self._write(bytes(-size % _BLOCK))
+        self._write(bytes(-size % TAR_BLOCK))
         return start
 
     def _write(self, content: bytes | memoryview) -> None:
@@ -114,7 +121,7 @@ def open_shard(path: Path) -> Iterator[ShardStream]:
         shard.end()
 
 
-def _tar_header(name: str, size: int) -> bytes:
+def tar_header(name: str, size: int) -> bytes:
     """A USTAR header without clock, user or host, as `tarfile` writes it."""
     path = name.encode()
     if len(path) > _NAME_BYTES:
@@ -122,17 +129,9 @@ def _tar_header(name: str, size: int) -> bytes:
         member.size = size
         return member.tobuf(tarfile.USTAR_FORMAT)
     digits = b"%011o" % size
-    checksum = _EMPTY_HEADER_SUM + sum(path) + sum(digits) - sum(_EMPTY_HEADER[124:135])
-    return b"".join(
-        (
-            path.ljust(_NAME_BYTES, b"\0"),
-            _EMPTY_HEADER[100:124],
-            digits,
-            _EMPTY_HEADER[135:148],
-            b"%06o\0 " % checksum,
-            _EMPTY_HEADER[156:],
-        )
-    )
+    checksum = b"%06o\0 " % (_EMPTY_HEADER_SUM + sum(path) + sum(digits))
+    before, between, after = _UNCHANGED
+    return b"".join((path.ljust(_NAME_BYTES, b"\0"), before, digits, between, checksum, after))
 
 
 def npy_header(array: Shaped[np.ndarray, "..."]) -> bytes:
@@ -151,4 +150,4 @@ def _npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 def sample_bytes(arrays: Mapping[Sensor, Shaped[np.ndarray, "band height width"]]) -> int:
     """Room that one sample of such arrays takes in a tar, its JSON estimated."""
     sizes = [len(npy_header(array)) + array.nbytes for array in arrays.values()]
-    return sum(_BLOCK + size + -size % _BLOCK for size in sizes) + _JSON_BLOCKS * _BLOCK
+    return sum(TAR_BLOCK + size + -size % TAR_BLOCK for size in sizes) + _JSON_BLOCKS * TAR_BLOCK

@@ -7,6 +7,7 @@ sample is one positional read away without reading the index.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from bigearth_prep.whole_file import whole_file
 
 _ABSENT = np.uint64(2**64 - 1)
 _BUFFER_BYTES = 1 << 20
+_REMEMBERED_INDICES = 8
 _CRC32C_POLYNOMIAL = 0x82F63B78
 
 
@@ -71,6 +73,7 @@ def open_zarr_shard(path: Path, capacity: int) -> Iterator[ZarrShardStream]:
         shard.end()
 
 
+@lru_cache(_REMEMBERED_INDICES)
 def shard_index(samples: int, capacity: int, chunk_bytes: int) -> bytes:
     """Where each inner chunk begins and how long it is, and the CRC-32C of that."""
     index = np.full((capacity, 2), _ABSENT, dtype="<u8")

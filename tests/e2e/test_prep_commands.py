@@ -85,7 +85,7 @@ def test_zarr_and_tars_hold_the_same_for_any_number_of_workers(
     assert tree_bytes(tmp_path / "0") == tree_bytes(tmp_path / "2")
     result = prep("verify", tmp_path / "0", "--sample", "2", "--json")
     assert json.loads(result.stdout)["problems"] == []
-    assert "pixels of 2 per shard read" in prep("verify", tmp_path / "0", "--sample", "2").stdout
+    assert ", 2 samples read" in prep("verify", tmp_path / "0", "--sample", "2").stdout
     refused = prep(*build_arguments(archive, tmp_path / "0"), "--workers", "0", check=1)
     assert "format was both, is webdataset" in refused.stderr
 

@@ -22,16 +22,10 @@ from bigearth_prep.labels import to_official_classes
 from bigearth_prep.manifest import MANIFEST_SCHEMA, read_manifest
 from bigearth_prep.pipeline import BuildSummary
 from bigearth_prep.shard_task import ShardTask, make_shard
-from bigearth_prep.verify import verify_dataset
-from bigearth_prep.verify_files import VerifyConfig
-from tests.archive_fixture import build, copy_archive, request, tree_bytes
+from tests.archive_fixture import build, copy_archive, problems_of, request, tree_bytes
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 needs_real = pytest.mark.skipif(not REAL.exists(), reason="real patches are not at hand")
-
-
-def problems(dataset: Path) -> list[str]:
-    return verify_dataset(dataset, VerifyConfig(threads=2), advance=lambda _: None)
 
 
 def rejected(dataset: Path) -> list[dict[str, str]]:
@@ -52,7 +46,7 @@ def test_every_pair_of_the_archive_is_stored_and_the_dataset_is_whole(
     summary = build(archive, tmp_path / "out")
     assert sum(part.samples for part in summary.card.splits.values()) == 16
     assert summary.card.source["archive"] == f"BigEarthNet {layout}"
-    assert problems(tmp_path / "out") == []
+    assert problems_of(tmp_path / "out") == []
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names >= {"dataset.json", "manifest.parquet", "rejected.parquet", "build.toml"}
     assert ".build" not in names
@@ -110,7 +104,7 @@ def test_every_scheme_and_size_builds_a_whole_dataset(
     v2_archive: Path, tmp_path: Path, scheme: str, size_px: int
 ) -> None:
     summary = build(v2_archive, tmp_path / "out", scheme=scheme, size_px=size_px)
-    assert problems(tmp_path / "out") == []
+    assert problems_of(tmp_path / "out") == []
     sample = bigearth_prep.open_dataset(tmp_path / "out", "train")[0]
     assert sample["s2"].shape == (12, size_px, size_px)
     dtypes = {"paper": "uint8", "zscore": "float32", "percentile": "uint8", "none": "uint16"}
@@ -140,7 +134,7 @@ def test_the_card_undoes_what_was_stored(
 def test_a_selection_of_bands_of_one_sensor_is_a_dataset(v2_archive: Path, tmp_path: Path) -> None:
     bands = select_bands(["B04", "B03", "B02"])
     summary = build(v2_archive, tmp_path / "out", bands=bands, scheme="none")
-    assert problems(tmp_path / "out") == []
+    assert problems_of(tmp_path / "out") == []
     assert summary.card.channels == ("B04", "B03", "B02")
     sample = bigearth_prep.open_dataset(tmp_path / "out", "train")[0]
     assert sorted(sample) == ["key", "labels", "s2"]
@@ -227,7 +221,7 @@ def test_a_bad_pair_is_a_row_with_its_reason_and_the_rest_is_stored(
     ]
     assert rows[0]["reason"] == reason.partition(" (")[0]
     assert rows[0]["detail"]
-    assert problems(tmp_path / "out") == []
+    assert problems_of(tmp_path / "out") == []
     assert all_keys(tmp_path / "out") == [
         key for key in all_keys(tmp_path / "whole") if key != victim["key"]
     ]
@@ -437,7 +431,7 @@ def test_a_running_build_is_not_touched_by_another_with_overwrite(
 
     monkeypatch.setattr(pipeline, "make_shard", disturbed)
     build(v2_archive, out)
-    assert problems(out) == []
+    assert problems_of(out) == []
 
 
 def test_a_finished_dataset_that_lost_a_file_is_not_called_complete(
@@ -448,7 +442,7 @@ def test_a_finished_dataset_that_lost_a_file_is_not_called_complete(
     with pytest.raises(PrepError, match=r"damaged: manifest\.parquet"):
         build(v2_archive, tmp_path / "out")
     build(v2_archive, tmp_path / "out", overwrite=True)
-    assert problems(tmp_path / "out") == []
+    assert problems_of(tmp_path / "out") == []
 
 
 def test_a_failing_overwrite_leaves_the_old_dataset_alone(

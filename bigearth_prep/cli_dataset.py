@@ -1,0 +1,126 @@
+"""Commands that look at a finished dataset: `verify` and `inspect`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bigearth_prep.cli_options import FOLDER, cluster_config, cluster_options
+from bigearth_prep.errors import PrepError
+from bigearth_prep.terminal import VerboseCommand, config_option, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from bigearth_prep.card import DatasetCard
+
+_LOG_COLUMNS = 160
+"""Width of tables that go to a file or a pipe."""
+
+_BYTES_WORTH_A_WORKER = 4e9
+
+
+@click.command(cls=VerboseCommand)
+@click.argument("dataset", type=FOLDER)
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    help="Read only so many samples of the dataset, drawn by --seed, and hold files against their "
+    "size instead of their checksum.  [default: all]",
+)
+@click.option("--seed", type=int, default=0, help="Which samples --sample takes.")
+@cluster_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@config_option()
+def verify(dataset: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
+    """Check every checksum, count, offset and label of DATASET; exit 1 where anything is off."""
+    from bigearth_prep.card import read_card
+    from bigearth_prep.cluster import open_cluster
+    from bigearth_prep.verify import VerifyConfig, shard_count, verify_dataset
+
+    card = read_card(dataset)
+    shards = shard_count(card)
+    config = VerifyConfig(samples=options["sample"], seed=options["seed"])
+    cluster = cluster_config(options | {"workers": _workers(options, card)})
+    with open_cluster(cluster) as run, progress_bar(shards, "shards") as advance:
+        problems = verify_dataset(dataset, config, run, advance=advance)
+    if options["as_json"]:
+        fields = {"dataset": str(dataset), "samples": options["sample"], "problems": problems}
+        print_json(fields)
+    else:
+        for problem in problems:
+            click.echo(problem)
+    if problems:
+        raise PrepError(f"{dataset}: {len(problems)} problems; build it again with --overwrite")
+    if not options["as_json"]:
+        samples = sum(split.samples for split in card.splits.values())
+        read = "" if config.reads_all(samples) else f", {options['sample']:,} samples read"
+        click.echo(f"{dataset} is whole: {samples:,} samples in {shards:,} shards{read}")
+
+
+def _workers(options: dict[str, Any], card: "DatasetCard") -> int | None:
+    """As asked for; by default, none for what this process reads before others have started."""
+    if options["workers"] is not None or options["sample"] is not None:
+        return options["workers"] or 0
+    size = sum(file.bytes for part in card.splits.values() for file in part.files)
+    return None if size > _BYTES_WORTH_A_WORKER else 0
+
+
+@click.command(cls=VerboseCommand)
+@click.argument("dataset", type=FOLDER)
+@click.option("--preview", type=FOLDER, help="Write a contact sheet (PNG).")
+@click.option("--html", "page", type=FOLDER, help="Write one self-contained page.")
+@click.option("--patches", type=click.IntRange(1), default=12, help="Patches on the sheet.")
+@click.option(
+    "--sample", type=click.IntRange(1), default=256, help="Samples in the page's histograms."
+)
+@click.option("--seed", type=int, default=0, help="Which samples --sample takes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
+@config_option()
+def inspect(dataset: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
+    """Print the card of DATASET as a table; draw a contact sheet or a page of what it holds."""
+    from bigearth_prep.card import read_card
+
+    card = read_card(dataset)
+    if options["as_json"]:
+        click.echo(card.to_json(), nl=False)
+    else:
+        _print_card(card)
+    if preview := options["preview"]:
+        from bigearth_prep.pictures.contact_sheet import write_contact_sheet
+
+        write_contact_sheet(dataset, preview, patches=options["patches"])
+        click.echo(f"contact sheet: {preview}", err=True)
+    if page := options["page"]:
+        from bigearth_prep.pictures.page import PageConfig, write_page
+
+        config = PageConfig(
+            histogram_samples=options["sample"],
+            sheet_patches=options["patches"],
+            seed=options["seed"],
+        )
+        write_page(dataset, page, config)
+        click.echo(f"page: {page}", err=True)
+
+
+def _print_card(card: "DatasetCard") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = _LOG_COLUMNS
+    side, normalization = card.patch.size_px, card.normalization
+    console.print(f"{card.created_by}, {card.source['archive']}, patches of {side} x {side} px")
+    console.print(f"normalization {normalization.scheme}: {normalization.order}")
+    console.print(f"parameters {normalization.source}; resampling {normalization.resampling}")
+    bands = Table("band", "sensor", "dtype", "unit", "scale", "offset", "mean", "std")
+    for sensor, layout in card.sensors.items():
+        for name, scale, offset in zip(layout.bands, layout.scale, layout.offset, strict=True):
+            moments = normalization.parameters[name]
+            numbers = (scale, offset, moments.mean, moments.std)
+            cells = (f"{number:.6g}" for number in numbers)
+            bands.add_row(name, sensor, layout.dtype, layout.unit, *cells)
+    splits = Table("split", "samples", "shard files", "10^6 bytes")
+    for name, part in card.splits.items():
+        size = sum(file.bytes for file in part.files) / 1e6
+        splits.add_row(name, f"{part.samples:,}", f"{len(part.files):,}", f"{size:,.1f}")
+    console.print(bands, splits)
