@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from dinomm_train.health_config import HealthConfig
 from dinomm_train.view_config import (
     Chain,
     CropConfig,
@@ -20,6 +21,7 @@ __all__ = [
     "CropConfig",
     "DeviceChoice",
     "HeadConfig",
+    "HealthConfig",
     "LossConfig",
     "ModelConfig",
     "OptimConfig",
@@ -233,7 +235,7 @@ class SamplingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputConfig:
-    """What a run leaves behind; the only section that may change when a run continues."""
+    """What a run leaves behind; this section and `health` may change when a run continues."""
 
     log_every_steps: int = 50
     """Steps between two rows of metrics."""
@@ -276,6 +278,9 @@ class RunConfig:
 
     output: OutputConfig = field(default_factory=OutputConfig)
     """Metrics and checkpoints."""
+
+    health: HealthConfig = field(default_factory=HealthConfig)
+    """Looks at held-out patches."""
 
 
 _PAPER = RunConfig(

@@ -166,3 +166,15 @@ def wait_for_all(ranks: Ranks) -> None:
     """Return once every rank has come here."""
     if ranks.world > 1:
         dist.barrier()
+
+
+def gather_rows(rows: Tensor, ranks: Ranks) -> Tensor:
+    """The rows of all ranks, on every rank; each gives equally many.
+
+    They are dealt in turn: row `i` is number `i // world` of rank `i % world`.
+    """
+    if ranks.world == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(ranks.world)]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)

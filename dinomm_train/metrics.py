@@ -1,6 +1,7 @@
 """What a run reports as it goes: JSON lines for scripts, TensorBoard for people."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,20 +12,28 @@ from torch.utils.tensorboard import SummaryWriter
 from bigearth_prep.whole_file import write_text
 
 JSON_LINES = "metrics.jsonl"
+HEALTH_LINES = "health.jsonl"
 TENSORBOARD = "tensorboard"
 
 
 class MetricsWriter:
     """Writes rows of named numbers under one run folder."""
 
-    def __init__(self, lines: TextIO, board: SummaryWriter) -> None:
-        self._lines = lines
+    def __init__(self, lines: TextIO, health_lines: TextIO, board: SummaryWriter) -> None:
+        self._lines, self._health_lines = lines, health_lines
         self._board = board
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Add one row; it is on disk when this returns."""
-        self._lines.write(json.dumps({"step": step} | dict(values)) + "\n")
-        self._lines.flush()
+        """Add one row of training; it is on disk when this returns."""
+        self._write(self._lines, step, values)
+
+    def write_health(self, step: int, values: Mapping[str, int | float]) -> None:
+        """Add one row of health; it is on disk when this returns."""
+        self._write(self._health_lines, step, values)
+
+    def _write(self, lines: TextIO, step: int, values: Mapping[str, int | float]) -> None:
+        lines.write(json.dumps({"step": step} | dict(values)) + "\n")
+        lines.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
@@ -36,22 +45,34 @@ def open_metrics(run: Path, *, steps_done: int) -> Iterator[MetricsWriter]:
     Later rows are removed: they belong to steps that a killed run did after its last checkpoint,
     and which come again.
     """
-    path = run / JSON_LINES
-    if path.is_file():
-        write_text(path, "".join(_rows_until(path, steps_done)))
     # The board hides later points instead of removing them.
     board = SummaryWriter(str(run / TENSORBOARD), purge_step=steps_done + 1)
-    with path.open("a", encoding="utf-8") as lines:
+    with (
+        _open_lines(run / JSON_LINES, steps_done) as lines,
+        _open_lines(run / HEALTH_LINES, steps_done) as health_lines,
+    ):
         try:
-            yield MetricsWriter(lines, board)
+            yield MetricsWriter(lines, health_lines, board)
         finally:
             board.close()
 
 
 def read_metrics(run: Path) -> list[dict[str, int | float]]:
-    """All rows of a run, in order."""
+    """All rows of training of a run, in order."""
     text = (run / JSON_LINES).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def read_health(run: Path, *, until_step: int = sys.maxsize) -> list[dict[str, int | float]]:
+    """The rows of health of a run up to a step, in order; none where it has not been looked at."""
+    path = run / HEALTH_LINES
+    return [json.loads(line) for line in _rows_until(path, until_step)] if path.is_file() else []
+
+
+def _open_lines(path: Path, steps_done: int) -> TextIO:
+    if path.is_file():
+        write_text(path, "".join(_rows_until(path, steps_done)))
+    return path.open("a", encoding="utf-8")
 
 
 def _rows_until(path: Path, step: int) -> Iterator[str]:

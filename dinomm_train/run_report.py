@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +71,12 @@ class RunReport:
             self._write_row(steps_done, values, measured)
         if epoch_ends:
             self._log_epoch(values.epoch)
+
+    def add_health(self, steps_done: int, row: Mapping[str, int | float]) -> None:
+        """Note a look at the run; the time it took does not count as training's."""
+        self._metrics.write_health(steps_done, row)
+        for window in (self._row, self._epoch):
+            window.start_s += row["health/seconds"]
 
     def _write_row(self, steps_done: int, values: StepValues, measured: StepReport) -> None:
         row = self._row

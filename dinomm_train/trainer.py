@@ -22,6 +22,7 @@ from dinomm_train.data.stream import StoredBatch
 from dinomm_train.data.views import make_views
 from dinomm_train.distributed import Ranks, greatest_over_ranks, join_ranks, wait_for_all
 from dinomm_train.errors import TrainError
+from dinomm_train.health.watch import HealthWatch
 from dinomm_train.learner import Learner
 from dinomm_train.run_report import RunReport, open_report
 from dinomm_train.schedules import step_values
@@ -128,6 +129,7 @@ class Trainer:
         )
         self.scaling = InputScaling.of(dataset.card)
         self.learner = Learner(config, ranks, channels=len(dataset.card.channels))
+        self.health = HealthWatch(dataset, self.learner, self.batches.steps_per_epoch)
         self.step = 0
         """Steps done."""
         self.stopped_by = 0
@@ -157,6 +159,7 @@ class Trainer:
             }
         )
         self.step = stored.step
+        self.health.resume(self.run, self.step)
         _log.info("continuing %s after step %d of %d", self.run, self.step, self.total_steps)
 
     def train(self, stop: StopRequest, *, max_steps: int) -> None:
@@ -175,6 +178,17 @@ class Trainer:
                 self.stopped_by = greatest_over_ranks(stop.signal_number, self.ranks)
                 if self._must_save() or self.step == last or self.stopped_by:
                     self._save()
+                self._look_at_health(stop, report)
+
+    def _look_at_health(self, stop: StopRequest, report: RunReport | None) -> None:
+        # After saving, so that no look can cost a step. A signal ends it early, and the run after
+        # the step that follows.
+        row = self.health.look(
+            self.step, lambda: bool(greatest_over_ranks(stop.signal_number, self.ranks))
+        )
+        if row and report is not None:
+            report.add_health(self.step, row)
+            self.health.report(self.step, row)
 
     def _announce(self) -> None:
         if not self.ranks.is_first:
@@ -245,7 +259,9 @@ class Trainer:
 def _require_same_run(
     stored: Checkpoint, config: RunConfig, dataset: StoredDataset, run: Path
 ) -> None:
-    changed = list(config_differences(stored.config, replace(config, output=stored.config.output)))
+    # What these sections say changes no weight.
+    comparable = replace(config, output=stored.config.output, health=stored.config.health)
+    changed = list(config_differences(stored.config, comparable))
     if stored.dataset_checksum != dataset.checksum:
         changed.append(f"dataset: {stored.dataset_checksum} -> {dataset.checksum} ({dataset.path})")
     if changed:

@@ -6,7 +6,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 
-from dinomm_train.metrics import open_metrics, read_metrics
+from dinomm_train.metrics import open_metrics, read_health, read_metrics
 
 
 def test_rows_reach_the_file_and_the_board(tmp_path: Path) -> None:
@@ -34,3 +34,21 @@ def test_rows_after_the_checkpoint_make_way_for_the_steps_done_again(tmp_path: P
         (20, 20.0),
         (30, -1.0),
     ]
+
+
+def test_rows_of_health_have_a_file_of_their_own_and_make_way_too(tmp_path: Path) -> None:
+    with open_metrics(tmp_path, steps_done=0) as metrics:
+        metrics.write(10, {"loss": 2.5})
+        metrics.write_health(10, {"health/both/rankme": 7.0})
+        metrics.write_health(20, {"health/both/rankme": 8.0})
+    assert [row["step"] for row in read_metrics(tmp_path)] == [10]
+    assert [row["step"] for row in read_health(tmp_path, until_step=10)] == [10]
+    with open_metrics(tmp_path, steps_done=10):
+        pass
+    assert read_health(tmp_path) == [{"step": 10, "health/both/rankme": 7.0}]
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert board.Scalars("health/both/rankme")[0].value == 7.0
+
+
+def test_a_run_that_was_never_looked_at_has_no_rows_of_health(tmp_path: Path) -> None:
+    assert read_health(tmp_path) == []

@@ -69,3 +69,13 @@ def test_progress_goes_to_standard_error(
     output = capsys.readouterr()
     assert output.out == ""
     assert "steps: 10 of 10" in output.err
+
+
+def test_time_spent_looking_at_health_does_not_count_as_training_s(tmp_path: Path) -> None:
+    with open_report(
+        tmp_path, CONFIG, steps_done=0, steps_to_do=4, steps_per_epoch=STEPS_PER_EPOCH
+    ) as report:
+        before = report._row.start_s
+        report.add_health(0, {"health/seconds": 4.0})
+        assert report._row.start_s == before + 4.0
+        assert report._epoch.start_s >= before + 4.0

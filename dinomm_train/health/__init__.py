@@ -1,0 +1,1 @@
+"""What tells, while a run learns, whether its features are worth learning."""
