@@ -5,12 +5,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bigearth_prep.cli_options import FOLDER, cluster_config, cluster_options
+from bigearth_prep.cli_options import (
+    FOLDER,
+    cluster_config,
+    cluster_options,
+    source_config,
+    source_options,
+)
 from bigearth_prep.errors import PrepError
 from bigearth_prep.terminal import VerboseCommand, config_option, print_json, progress_bar
 
 if TYPE_CHECKING:
     from bigearth_prep.card import DatasetCard
+    from bigearth_prep.cluster import Runner
+    from bigearth_prep.verify.source import SourceConfig
+    from bigearth_prep.verify.source_sample import SourceFinding
 
 _LOG_COLUMNS = 160
 """Width of tables that go to a file or a pipe."""
@@ -26,12 +35,17 @@ _BYTES_WORTH_A_WORKER = 4e9
     help="Read only so many samples of the dataset, drawn by --seed, and hold files against their "
     "size instead of their checksum.  [default: all]",
 )
-@click.option("--seed", type=int, default=0, help="Which samples --sample takes.")
+@click.option("--seed", type=int, default=0, help="Which samples --sample and --source take.")
+@source_options
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @config_option()
 def verify(dataset: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
-    """Check every checksum, count, offset and label of DATASET; exit 1 where anything is off."""
+    """Check every checksum, count, offset and label of DATASET; exit 1 where anything is off.
+
+    With --source, samples are decoded anew from the archive and compared pixel for pixel, and
+    every row of the manifest is compared with the tables.
+    """
     from bigearth_prep.card import read_card
     from bigearth_prep.cluster import open_cluster
     from bigearth_prep.verify import VerifyConfig, shard_count, verify_dataset
@@ -39,12 +53,17 @@ def verify(dataset: Path, **options: Any) -> None:  # noqa: ANN401 (click passes
     card = read_card(dataset)
     shards = shard_count(card)
     config = VerifyConfig(samples=options["sample"], seed=options["seed"])
+    source = source_config(dataset, options)
     cluster = cluster_config(options | {"workers": _workers(options, card)})
-    with open_cluster(cluster) as run, progress_bar(shards, "shards") as advance:
-        problems = verify_dataset(dataset, config, run, advance=advance)
+    with open_cluster(cluster) as run:
+        with progress_bar(shards, "shards") as advance:
+            problems = verify_dataset(dataset, config, run, advance=advance)
+        compared = _compare_with_source(dataset, card, source, run) if source else None
+    problems += compared.problems if compared else []
     if options["as_json"]:
         fields = {"dataset": str(dataset), "samples": options["sample"], "problems": problems}
-        print_json(fields)
+        counts = {"compared": compared.compared, "warped": compared.warped} if compared else None
+        print_json(fields | {"source": counts})
     else:
         for problem in problems:
             click.echo(problem)
@@ -54,6 +73,25 @@ def verify(dataset: Path, **options: Any) -> None:  # noqa: ANN401 (click passes
         samples = sum(split.samples for split in card.splits.values())
         read = "" if config.reads_all(samples) else f", {options['sample']:,} samples read"
         click.echo(f"{dataset} is whole: {samples:,} samples in {shards:,} shards{read}")
+        if compared:
+            click.echo(_describe(compared))
+
+
+def _compare_with_source(
+    dataset: Path, card: "DatasetCard", source: "SourceConfig", run: "Runner"
+) -> "SourceFinding":
+    from bigearth_prep.verify.source import compare_with_source
+
+    samples = sum(part.samples for part in card.splits.values())
+    with progress_bar(min(source.samples, samples), "samples decoded anew") as advance:
+        return compare_with_source(dataset, source, run, advance=advance)
+
+
+def _describe(compared: "SourceFinding") -> str:
+    warped = f"; {compared.warped:,} more have warped bands, which were not compared"
+    return f"{compared.compared:,} samples are, pixel for pixel, as the archive has them" + (
+        warped if compared.warped else ""
+    )
 
 
 def _workers(options: dict[str, Any], card: "DatasetCard") -> int | None:

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from bigearth_prep.archive import StorageConfig
     from bigearth_prep.cluster import ClusterConfig
     from bigearth_prep.plan import BuildConfig
+    from bigearth_prep.verify.source import SourceConfig
+
+_SOURCE_NAMES = ("s2", "s1", "metadata", "mapping", "split", "exclude")
+_SOURCE_SAMPLES = 1000
 
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -47,23 +52,37 @@ def _ratio_of_text(_: click.Context, __: click.Parameter, value: str) -> tuple[f
     return train, validation, test
 
 
+_TABLE_OPTIONS = (
+    click.option("--metadata", type=FILE, multiple=True, help="v2 metadata parquet."),
+    click.option("--mapping", type=FILE, multiple=True, help="v1 CSV of S1 and S2 names."),
+    click.option(
+        "--split",
+        multiple=True,
+        callback=_pair_of_text,
+        metavar="NAME=FILE",
+        help="List of the S2 patches of a split (train, validation, test).",
+    ),
+    click.option("--exclude", type=FILE, multiple=True, help="List of S2 patches to leave out."),
+)
+
+_INDEX_OPTIONS = (
+    click.option("--cache", type=FOLDER, help="For the indices of tars. [default: beside them]"),
+    click.option(
+        "--scratch",
+        type=FOLDER,
+        help="Where compressed archives become plain tars; the workers must see it. "
+        "[default: beside the dataset]",
+    ),
+    click.option("--keep-scratch", is_flag=True, help="Leave those tars there in the end."),
+)
+
+
 def archive_options(*, required: bool) -> Callable[[Command], Command]:
     """Options that name the archive and its tables, and where the work runs."""
     options = (
         click.option("--s2", type=FOLDER, required=required, help=f"Sentinel-2 archive: {_FORMS}."),
         click.option("--s1", type=FOLDER, required=required, help=f"Sentinel-1 archive: {_FORMS}."),
-        click.option("--metadata", type=FILE, multiple=True, help="v2 metadata parquet."),
-        click.option("--mapping", type=FILE, multiple=True, help="v1 CSV of S1 and S2 names."),
-        click.option(
-            "--split",
-            multiple=True,
-            callback=_pair_of_text,
-            metavar="NAME=FILE",
-            help="List of the S2 patches of a split (train, validation, test).",
-        ),
-        click.option(
-            "--exclude", type=FILE, multiple=True, help="List of S2 patches to leave out."
-        ),
+        *_TABLE_OPTIONS,
         click.option(
             "--split-ratio",
             default="0.8,0.1,0.1",
@@ -83,16 +102,7 @@ def archive_options(*, required: bool) -> Callable[[Command], Command]:
             help="Pairs whose bands do not share a grid: left out, or warped onto that of the "
             "finest Sentinel-2 band.",
         ),
-        click.option(
-            "--cache", type=FOLDER, help="For the indices of tars. [default: beside them]"
-        ),
-        click.option(
-            "--scratch",
-            type=FOLDER,
-            help="Where compressed archives become plain tars; the workers must see it. "
-            "[default: OUT.scratch]",
-        ),
-        click.option("--keep-scratch", is_flag=True, help="Leave those tars there in the end."),
+        *_INDEX_OPTIONS,
         *_CLUSTER_OPTIONS,
     )
 
@@ -102,6 +112,23 @@ def archive_options(*, required: bool) -> Callable[[Command], Command]:
 def cluster_options(command: Command) -> Command:
     """Options that say where the work runs."""
     return _with_options(command, _CLUSTER_OPTIONS)
+
+
+def source_options(command: Command) -> Command:
+    """Options that name the archive that a dataset is compared with."""
+    options = (
+        click.option(
+            "--source",
+            is_flag=True,
+            help="Compare with the archive and the tables too, where the build found them; the "
+            f"options below name other places. --sample samples are decoded, or {_SOURCE_SAMPLES}.",
+        ),
+        click.option("--s2", type=FOLDER, help=f"Sentinel-2 archive: {_FORMS}."),
+        click.option("--s1", type=FOLDER, help=f"Sentinel-1 archive: {_FORMS}."),
+        *_TABLE_OPTIONS,
+        *_INDEX_OPTIONS,
+    )
+    return _with_options(command, options)
 
 
 def storage_options(command: Command) -> Command:
@@ -152,7 +179,6 @@ def build_config(options: Mapping[str, Any], out: Path) -> "BuildConfig":
         click.UsageError: two options contradict each other.
         PrepError: a band is unknown.
     """
-    from bigearth_prep.archive import StorageConfig
     from bigearth_prep.bands import select_bands
     from bigearth_prep.pairing import TableConfig
     from bigearth_prep.plan import BuildConfig
@@ -182,14 +208,50 @@ def build_config(options: Mapping[str, Any], out: Path) -> "BuildConfig":
             shard_format=options.get("format", "webdataset"),
             shard_mb=options.get("shard_mb", 256.0),
             fail_on_bad=options.get("on_bad") == "fail",
-            storage=StorageConfig(
-                cache=options["cache"],
-                scratch=options["scratch"] or out.with_name(f"{out.name}.scratch"),
-                keep_scratch=options["keep_scratch"],
-            ),
+            storage=_storage_config(options, out),
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def source_config(dataset: Path, options: Mapping[str, Any]) -> "SourceConfig | None":
+    """The archive that parsed options want the dataset compared with, if they do.
+
+    Raises:
+        PrepError: neither the options nor the dataset say where it lies.
+    """
+    from bigearth_prep.pairing import TableConfig
+    from bigearth_prep.verify.source import SourceConfig, recorded_places
+
+    given = {name: options[name] for name in _SOURCE_NAMES if options[name]}
+    if not (options["source"] or given):
+        return None
+    places = {name: options[name] for name in _SOURCE_NAMES}
+    if options["source"]:
+        places = recorded_places(dataset) | given
+    if lacking := [f"--{name}" for name in ("s2", "s1") if not places[name]]:
+        raise click.UsageError(f"{' and '.join(lacking)} is not given; add it, or --source")
+    s2, s1 = Path(places.pop("s2")), Path(places.pop("s1"))
+    config = SourceConfig(
+        s2=s2,
+        s1=s1,
+        tables=TableConfig(splits=places.pop("split"), **places),
+        storage=_storage_config(options, dataset),
+        samples=options["sample"] or _SOURCE_SAMPLES,
+        seed=options["seed"],
+    )
+    config.require_files()
+    return config
+
+
+def _storage_config(options: Mapping[str, Any], dataset: Path) -> "StorageConfig":
+    from bigearth_prep.archive import StorageConfig
+
+    return StorageConfig(
+        cache=options["cache"],
+        scratch=options["scratch"] or dataset.with_name(f"{dataset.name}.scratch"),
+        keep_scratch=options["keep_scratch"],
+    )
 
 
 def cluster_config(options: Mapping[str, Any]) -> "ClusterConfig":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -240,6 +241,24 @@ def test_verify_exits_one_and_lists_what_is_off(archive: Path, tmp_path: Path) -
     result = prep("verify", tmp_path / "out", check=1)
     assert "is missing" in result.stdout
     assert "1 problems" in result.stderr
+
+
+def test_verify_compares_with_the_archive_where_it_was_or_where_it_is_now(
+    archive: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(archive, tmp_path / "archive")
+    prep(*build_arguments(tmp_path / "archive", tmp_path / "out"), "--workers", "0")
+    assert "40 samples are, pixel for pixel," in prep("verify", tmp_path / "out", "--source").stdout
+    moved = (tmp_path / "archive").rename(tmp_path / "moved")
+    refused = prep("verify", tmp_path / "out", "--source", check=1).stderr
+    assert "BigEarthNet-S2 does not exist; say with --s2 where it is now" in refused
+    roots = ("--s2", moved / "BigEarthNet-S2", "--s1", moved / "BigEarthNet-S1")
+    min(moved.glob("BigEarthNet-S2/*/*/*_B8A.tif")).unlink()
+    result = prep("verify", tmp_path / "out", *roots, "--json", "--workers", "2", check=1)
+    fields = json.loads(result.stdout)
+    assert "missing band" in fields["problems"][0]
+    assert fields["source"] == {"compared": 39, "warped": 0}
+    assert "--s1 is not given" in prep("verify", tmp_path / "out", *roots[:2], check=2).stderr
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="real tables are not at hand")
