@@ -1,6 +1,5 @@
 """One step of learning: both networks, the loss, the optimizer, and all that a checkpoint holds."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,14 @@ from dinomm_train.distributed import Ranks, mean_over_ranks
 from dinomm_train.errors import TrainError
 from dinomm_train.loss import DinoLoss
 from dinomm_train.models.student_teacher import Encoder, build_student_teacher
-from dinomm_train.optim import build_optimizer, clip_gradients, drop_gradients, set_step_values
+from dinomm_train.optim import (
+    MovingAverage,
+    build_optimizer,
+    clip_gradients,
+    drop_gradients,
+    set_step_values,
+    take_step,
+)
 from dinomm_train.schedules import StepValues
 
 
@@ -29,6 +35,9 @@ class StepReport:
 
     gradient_norm: Float[Tensor, ""]
     """Of all gradients together, the last layer's only where it moves, before clipping."""
+
+    skipped: Float[Tensor, ""]
+    """One where a loss or gradient was not finite, so that this step moved nothing; else zero."""
 
 
 class Learner:
@@ -45,6 +54,11 @@ class Learner:
             global_count=config.views.crops.global_count,
         ).to(ranks.device)
         self.optimizer = build_optimizer(self.networks.student, config.optim)
+        self._weights = list(self.networks.student.parameters())
+        self.average = MovingAverage(self.networks)
+        self.skipped_in_row, self.skipped_total = torch.zeros(
+            2, dtype=torch.int64, device=ranks.device
+        )
         self.half_precision = choose_half_precision(config.sampling.precision, ranks.device)
         self._student = _connect(self.networks.student, ranks)
 
@@ -55,6 +69,7 @@ class Learner:
             "teacher": self.networks.teacher.state_dict(),
             "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "skips": {"in_row": self.skipped_in_row, "total": self.skipped_total},
         }
 
     def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
@@ -63,12 +78,14 @@ class Learner:
         self.networks.teacher.load_state_dict(state["teacher"])
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.skipped_in_row.copy_(state["skips"]["in_row"])
+        self.skipped_total.copy_(state["skips"]["total"])
 
     def step(self, views: Views, values: StepValues, step: int) -> StepReport:
         """What the step measured; both networks, the centre and the optimizer have moved.
 
-        Raises:
-            TrainError: the loss or the gradient is not finite; nothing has moved.
+        Where the loss or a gradient of any rank is not finite, nothing moves on any rank, and the
+        step is counted as skipped. The host waits for no device here.
         """
         self._seed_stochastic_depth(step)
         set_step_values(self.optimizer, values)
@@ -76,19 +93,21 @@ class Learner:
         loss: Tensor = self.loss(
             student_logits, teacher_logits, teacher_temperature=values.teacher_temperature
         )
-        # The mean over ranks: when one has lost its way, all stop together.
-        mean_loss = mean_over_ranks(loss.detach())
-        _require_finite(mean_loss, step)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if values.last_layer_frozen:
             drop_gradients(self.networks.student.head.prototypes)
-        gradient_norm = clip_gradients(self.networks.student, self.config.optim)
-        _require_finite(gradient_norm, step, what="gradient norm")
-        self.optimizer.step()
-        self.loss.update_centre(teacher_logits)
-        self.networks.update_teacher(values.teacher_momentum)
-        return StepReport(loss=mean_loss, gradient_norm=gradient_norm)
+        gradient_norm = clip_gradients(self._weights, self.config.optim)
+        report = _agree(loss.detach(), gradient_norm)
+        self._count(report.skipped)
+        take_step(self.optimizer, report.skipped)
+        self.loss.update_centre(teacher_logits, report.skipped)
+        self.average.follow(values.teacher_momentum, report.skipped)
+        return report
+
+    def _count(self, skipped: Float[Tensor, ""]) -> None:
+        self.skipped_in_row.add_(1).mul_(skipped.long())
+        self.skipped_total.add_(skipped.long())
 
     def _logits(self, views: Views) -> tuple[Tensor, Tensor]:
         device = self.ranks.device.type
@@ -126,10 +145,9 @@ def _connect(student: Encoder, ranks: Ranks) -> Encoder | DistributedDataParalle
     return DistributedDataParallel(student, device_ids=devices)
 
 
-def _require_finite(measure: Tensor, step: int, *, what: str = "loss") -> None:
-    value = float(measure)
-    if not math.isfinite(value):
-        raise TrainError(
-            f"the {what} of step {step} is {value}, so it was not taken; start again in another "
-            "--out with a lower schedule.lr, or with --precision fp32"
-        )
+def _agree(loss: Float[Tensor, ""], gradient_norm: Float[Tensor, ""]) -> StepReport:
+    """The measures as all ranks see them: where one has lost its way, all skip the step."""
+    is_lost = ~(loss.isfinite() & gradient_norm.isfinite())
+    mean_loss, lost_share = mean_over_ranks(torch.stack([loss, is_lost.to(loss.dtype)]))
+    skipped = (lost_share > 0).float()
+    return StepReport(loss=mean_loss, gradient_norm=gradient_norm, skipped=skipped)

@@ -59,10 +59,14 @@ class DinoLoss(nn.Module):
         return ((_widen(teacher_logits) - self.centre) / temperature).softmax(dim=-1)
 
     @torch.no_grad()
-    def update_centre(self, teacher_logits: Float[Tensor, "crop prototype"]) -> None:
-        """Move the centre towards the mean of these logits over all ranks."""
+    def update_centre(
+        self, teacher_logits: Float[Tensor, "crop prototype"], skipped: Float[Tensor, ""]
+    ) -> None:
+        """Move the centre towards the mean of these logits over all ranks, unless `skipped`."""
         mean = mean_over_ranks(_widen(teacher_logits).mean(dim=0))
-        self.centre.lerp_(mean, 1 - self.centre_momentum)
+        moved = self.centre.lerp(mean, 1 - self.centre_momentum)
+        # Not a factor of zero: the mean of a skipped step need not be finite.
+        self.centre.copy_(torch.where(skipped > 0, self.centre, moved))
 
 
 def _by_view(logits: Tensor, batch: int) -> Float[Tensor, "view sample prototype"]:

@@ -156,6 +156,7 @@ class Trainer:
                 "teacher": stored.teacher,
                 "loss": stored.loss,
                 "optimizer": stored.optimizer,
+                "skips": stored.skips,
             }
         )
         self.step = stored.step

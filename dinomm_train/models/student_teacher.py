@@ -6,7 +6,6 @@ from copy import deepcopy
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dinomm_train.config import RunConfig
 from dinomm_train.models.backbone import Backbone, build_backbone, require_divisible
@@ -40,12 +39,6 @@ class StudentTeacher(nn.Module):
         super().__init__()
         self.student = student.train()
         self.teacher = deepcopy(student).eval().requires_grad_(requires_grad=False)
-
-    @torch.no_grad()
-    def update_teacher(self, momentum: float) -> None:
-        """Set each of the teacher's weights to momentum x itself + (1 - momentum) x student's."""
-        average = get_ema_multi_avg_fn(momentum)  # type: ignore[no-untyped-call]
-        average(list(self.teacher.parameters()), list(self.student.parameters()), 0)
 
 
 def build_student_teacher(config: RunConfig, *, channels: int) -> StudentTeacher:

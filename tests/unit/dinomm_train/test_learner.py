@@ -1,17 +1,19 @@
 """One step of learning: what moves, what does not, and what decides it."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dinomm_train.config import CropConfig, HeadConfig, ModelConfig, RunConfig, ViewConfig
 from dinomm_train.data.views import Views
 from dinomm_train.distributed import Ranks
-from dinomm_train.errors import TrainError
 from dinomm_train.learner import Learner, choose_half_precision
 from dinomm_train.schedules import StepValues
 
@@ -91,13 +93,81 @@ def test_stochastic_depth_is_decided_by_the_step_and_not_by_what_came_before() -
     )
 
 
-def test_a_loss_that_is_not_finite_moves_nothing() -> None:
-    learner = Learner(TINY, CPU, channels=3)
-    before = weights_of(learner)
-    with pytest.raises(TrainError, match="the loss of step 5 is nan"):
-        learner.step(some_views(fill=float("nan")), VALUES, 5)
-    assert all(torch.equal(one, before[name]) for name, one in weights_of(learner).items())
-    assert not learner.optimizer.state_dict()["state"]
+def everything(learner: Learner) -> dict[str, Tensor]:
+    """All that a step may move, the optimizer's step counts among it."""
+    statistics = learner.optimizer.state_dict()["state"]
+    adam = {f"{index}.{name}": one for index, s in statistics.items() for name, one in s.items()}
+    tensors = weights_of(learner) | {"centre": learner.loss.centre} | adam
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def one_infinite_entry(gradient: Tensor) -> Tensor:
+    return gradient.index_fill(0, torch.tensor([1]), float("inf"))
+
+
+@pytest.mark.parametrize("clip", ["global", "per_tensor"])
+@pytest.mark.parametrize("spoilt", ["loss", "gradient"])
+def test_a_loss_or_gradient_that_is_not_finite_moves_nothing_and_is_counted(
+    spoilt: str, clip: Literal["global", "per_tensor"]
+) -> None:
+    learner = Learner(replace(TINY, optim=replace(TINY.optim, clip=clip)), CPU, channels=3)
+    assert float(learner.step(some_views(), VALUES, 0).skipped) == 0
+    before = everything(learner)
+    bias = learner.networks.student.get_parameter("head.perceptron.0.bias")
+    change = one_infinite_entry if spoilt == "gradient" else torch.clone
+    hook = bias.register_hook(change)  # type: ignore[no-untyped-call]
+    views = some_views(fill=float("nan") if spoilt == "loss" else 0.5)
+    for count in (1, 2):
+        assert float(learner.step(views, VALUES, count).skipped) == 1
+        assert (int(learner.skipped_in_row), int(learner.skipped_total)) == (count, count)
+    after = everything(learner)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(one, after[name]) for name, one in before.items())
+    hook.remove()
+    assert float(learner.step(some_views(seed=2), VALUES, 3).skipped) == 0
+    assert (int(learner.skipped_in_row), int(learner.skipped_total)) == (0, 2)
+
+
+def test_a_run_goes_on_after_a_skipped_step_as_if_it_had_not_been() -> None:
+    one, other = Learner(TINY, CPU, channels=3), Learner(TINY, CPU, channels=3)
+    one.step(some_views(fill=float("nan")), VALUES, 0)
+    for learner in (one, other):
+        learner.step(some_views(seed=1), VALUES, 1)
+    mine, theirs = everything(one), everything(other)
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())
+
+
+def test_counts_of_skipped_steps_survive_in_the_state() -> None:
+    one, other = Learner(TINY, CPU, channels=3), Learner(TINY, CPU, channels=3)
+    one.step(some_views(fill=float("nan")), VALUES, 0)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    assert (int(other.skipped_in_row), int(other.skipped_total)) == (1, 1)
+
+
+class NoHostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Fails where the host reads a number of a tensor, for which it would wait on a GPU."""
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        del types
+        assert "_local_scalar_dense" not in str(func), "the host reads a tensor"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("clip", ["global", "per_tensor"])
+def test_the_host_reads_no_tensor_inside_a_step(clip: Literal["global", "per_tensor"]) -> None:
+    config = replace(TINY, optim=replace(TINY.optim, clip=clip))
+    learner = Learner(config, CPU, channels=3)
+    learner.step(some_views(), VALUES, 0)
+    with NoHostReads():  # type: ignore[no-untyped-call]
+        learner.step(some_views(seed=1), VALUES, 1)
+        with pytest.raises(AssertionError, match="the host reads"):
+            float(learner.skipped_total)
 
 
 def test_a_learner_that_takes_over_a_state_goes_on_exactly() -> None:

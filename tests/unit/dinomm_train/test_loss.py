@@ -85,14 +85,14 @@ def test_the_centre_is_a_running_mean_of_the_teacher_s_logits() -> None:
     batches = [torch.randn(2 * BATCH, PROTOTYPES) for _ in range(3)]
     expected = np.zeros(PROTOTYPES)
     for batch in batches:
-        loss.update_centre(batch)
+        loss.update_centre(batch, torch.tensor(0.0))
         expected = 0.8 * expected + 0.2 * batch.numpy().mean(axis=0)
     assert np.allclose(loss.centre.numpy(), expected, atol=1e-6)
 
 
 def test_the_centre_survives_in_the_state() -> None:
     loss = DinoLoss(LossConfig(), prototypes=PROTOTYPES, global_count=2)
-    loss.update_centre(torch.ones(2, PROTOTYPES))
+    loss.update_centre(torch.ones(2, PROTOTYPES), torch.tensor(0.0))
     other = DinoLoss(LossConfig(), prototypes=PROTOTYPES, global_count=2)
     other.load_state_dict(loss.state_dict())
     assert torch.equal(other.centre, loss.centre)
