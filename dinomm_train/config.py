@@ -18,6 +18,7 @@ from dinomm_train.view_config import (
 __all__ = [
     "RECIPES",
     "Chain",
+    "ComputeConfig",
     "CropConfig",
     "DeviceChoice",
     "HeadConfig",
@@ -234,6 +235,25 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ComputeConfig:
+    """How a step is computed: what changes rounding alone, also while a run continues."""
+
+    micro_batch: int = 0
+    """Samples of a rank that go through the student at once, where a GPU's memory does not hold
+    all; gradients add up to those of the whole. Zero takes all at once."""
+
+    checkpoint_activations: bool = False
+    """Whether blocks are computed anew for the backward pass instead of being stored: about a
+    quarter more computing, and a small share of the memory."""
+
+    compile: bool = False
+    """Whether blocks are compiled. Off: others found compiled training to learn less well."""
+
+    def __post_init__(self) -> None:
+        _require_not_negative(self, "micro_batch")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class OutputConfig:
     """What a run leaves behind; this section and `health` may change when a run continues."""
 
@@ -275,6 +295,9 @@ class RunConfig:
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Batch, seed and samples."""
+
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    """How a step is computed."""
 
     output: OutputConfig = field(default_factory=OutputConfig)
     """Metrics and checkpoints."""

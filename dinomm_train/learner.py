@@ -1,19 +1,22 @@
 """One step of learning: both networks, the loss, the optimizer, and all that a checkpoint holds."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dinomm_train.config import Precision, RunConfig
+from dinomm_train.data.draws import Purpose, view_uniforms
 from dinomm_train.data.views import Views
 from dinomm_train.distributed import Ranks, mean_over_ranks
 from dinomm_train.errors import TrainError
 from dinomm_train.loss import DinoLoss
+from dinomm_train.models.projection_head import Projections
 from dinomm_train.models.student_teacher import Encoder, build_student_teacher
 from dinomm_train.optim import (
     MovingAverage,
@@ -87,38 +90,74 @@ class Learner:
         Where the loss or a gradient of any rank is not finite, nothing moves on any rank, and the
         step is counted as skipped. The host waits for no device here.
         """
-        self._seed_stochastic_depth(step)
+        self._seed_global_state(step)
         set_step_values(self.optimizer, values)
-        student_logits, teacher_logits = self._logits(views)
-        loss: Tensor = self.loss(
-            student_logits, teacher_logits, teacher_temperature=values.teacher_temperature
-        )
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, teacher = self._accumulate(views, values.teacher_temperature)
         if values.last_layer_frozen:
             drop_gradients(self.networks.student.head.prototypes)
         gradient_norm = clip_gradients(self._weights, self.config.optim)
-        report = _agree(loss.detach(), gradient_norm)
+        report = _agree(loss, gradient_norm)
         self._count(report.skipped)
         take_step(self.optimizer, report.skipped)
-        self.loss.update_centre(teacher_logits, report.skipped)
+        self.loss.update_centre(teacher, report.skipped)
         self.average.follow(values.teacher_momentum, report.skipped)
         return report
+
+    def _accumulate(
+        self, views: Views, teacher_temperature: float
+    ) -> tuple[Float[Tensor, ""], Projections]:
+        """The loss of the batch, its gradients left with the weights, and the teacher's part of it.
+
+        Samples go through `compute.micro_batch` at a time. The loss is a mean over samples, so
+        each part adds its share; ranks exchange gradients once, with the last part. The centre
+        used is that of the steps before, and what it moves to is of the whole batch.
+        """
+        samples = len(views.key.sample_ids)
+        parts = list(views.split(self.config.compute.micro_batch or samples))
+        losses, teachers = [], []
+        for part in parts:
+            with self._exchange_gradients(is_last=part is parts[-1]):
+                loss, teacher = self._loss(part, teacher_temperature)
+                share = loss * (len(part.key.sample_ids) / samples)
+                share.backward()  # type: ignore[no-untyped-call]
+            losses.append(share.detach())
+            teachers.append(teacher)
+        directions = torch.cat([teacher.directions for teacher in teachers])
+        whole = Projections(directions=directions, prototypes=teachers[0].prototypes)
+        return torch.stack(losses).sum(), whole
+
+    def _loss(
+        self, views: Views, teacher_temperature: float
+    ) -> tuple[Float[Tensor, ""], Projections]:
+        """The mean over these samples, and where the teacher sees them."""
+        device = self.ranks.device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.half_precision):
+            with torch.no_grad():
+                teacher: Projections = self.networks.teacher((views.teacher_crops,))
+            student = self._student(views.student_crops, self._depth_uniforms(views))
+            loss: Tensor = self.loss(student, teacher, teacher_temperature=teacher_temperature)
+        return loss, teacher
+
+    def _depth_uniforms(self, views: Views) -> Float64[np.ndarray, "branch crop"]:
+        """One number per crop and residual branch, which neither ranks nor parts change."""
+        draws = self.networks.student.backbone.branch_count
+        uniforms = view_uniforms(
+            views.key, Purpose.DEPTH, views=range(views.view_count), draws=draws
+        )
+        return uniforms.reshape(len(views.states), draws).T
+
+    def _exchange_gradients(self, *, is_last: bool) -> AbstractContextManager[None]:
+        if is_last or not isinstance(self._student, DistributedDataParallel):
+            return nullcontext()
+        return self._student.no_sync()
 
     def _count(self, skipped: Float[Tensor, ""]) -> None:
         self.skipped_in_row.add_(1).mul_(skipped.long())
         self.skipped_total.add_(skipped.long())
 
-    def _logits(self, views: Views) -> tuple[Tensor, Tensor]:
-        device = self.ranks.device.type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.half_precision):
-            with torch.no_grad():
-                teacher_logits = self.networks.teacher((views.teacher_crops,))
-            student_logits = self._student(views.student_crops)
-        return student_logits, teacher_logits
-
-    def _seed_stochastic_depth(self, step: int) -> None:
-        # Torch's generator is set anew for each step, so that a checkpoint need not hold it.
+    def _seed_global_state(self, step: int) -> None:
+        # For networks that draw by themselves; anew for each step, so that no checkpoint holds it.
         name = (self.config.sampling.seed, step, self.ranks.rank)
         torch.manual_seed(int(np.random.SeedSequence(name).generate_state(1, np.uint64)[0]))
 
@@ -142,7 +181,7 @@ def _connect(student: Encoder, ranks: Ranks) -> Encoder | DistributedDataParalle
     if ranks.world == 1:
         return student
     devices = None if ranks.device.type == "cpu" else [ranks.device]
-    return DistributedDataParallel(student, device_ids=devices)
+    return DistributedDataParallel(student, device_ids=devices, gradient_as_bucket_view=True)
 
 
 def _agree(loss: Float[Tensor, ""], gradient_norm: Float[Tensor, ""]) -> StepReport:

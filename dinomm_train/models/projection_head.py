@@ -1,5 +1,7 @@
 """The projection head: from features to cosines with the prototypes."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,6 +9,20 @@ from torch import Tensor, nn
 from dinomm_train.config import HeadConfig
 
 _INIT_STD = 0.02
+
+
+class Projections(NamedTuple):
+    """What the logits of crops are made of; all of them together need not be in memory at once."""
+
+    directions: Float[Tensor, "crop bottleneck"]
+    """Unit vectors."""
+
+    prototypes: Float[Tensor, "prototype bottleneck"]
+    """The last layer's weight."""
+
+    def logits(self) -> Float[Tensor, "crop prototype"]:
+        """Cosines with the prototypes, times the prototypes' lengths."""
+        return nn.functional.linear(self.directions, self.prototypes)
 
 
 class ProjectionHead(nn.Module):
@@ -24,11 +40,13 @@ class ProjectionHead(nn.Module):
         self.perceptron.apply(_initialize)
         self.prototypes = Prototypes(config)
 
-    def forward(self, features: Float[Tensor, "crop feature"]) -> Float[Tensor, "crop prototype"]:
-        """The logit of each prototype."""
-        directions = nn.functional.normalize(self.perceptron(features), dim=-1)
-        logits: Tensor = self.prototypes(directions)
-        return logits
+    def forward(self, features: Float[Tensor, "crop feature"]) -> Projections:
+        """Where each crop points, and the prototypes it is compared with."""
+        hidden: Tensor = self.perceptron(features)
+        # Half-precision unit vectors would be half a percent too long or short.
+        widened = hidden if hidden.dtype == torch.float64 else hidden.float()
+        directions = nn.functional.normalize(widened, dim=-1)
+        return Projections(directions=directions, prototypes=self.prototypes())
 
 
 class Prototypes(nn.Module):
@@ -44,14 +62,10 @@ class Prototypes(nn.Module):
             None if config.unit_prototypes else nn.Parameter(torch.ones(config.prototypes, 1))
         )
 
-    def forward(
-        self, directions: Float[Tensor, "crop bottleneck"]
-    ) -> Float[Tensor, "crop prototype"]:
-        """Cosines with the prototypes, times the prototypes' lengths."""
+    def forward(self) -> Float[Tensor, "prototype bottleneck"]:
+        """The prototypes as they are compared: of unit length, or of their own."""
         weight = nn.functional.normalize(self.directions, dim=-1)
-        if self.lengths is not None:
-            weight = weight * self.lengths
-        return nn.functional.linear(directions, weight)
+        return weight if self.lengths is None else weight * self.lengths
 
 
 def _initialize(layer: nn.Module) -> None:

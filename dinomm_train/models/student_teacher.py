@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from copy import deepcopy
 
-import torch
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from dinomm_train.config import RunConfig
 from dinomm_train.models.backbone import Backbone, build_backbone, require_divisible
-from dinomm_train.models.projection_head import ProjectionHead
+from dinomm_train.models.projection_head import ProjectionHead, Projections
 
 
 class Encoder(nn.Module):
-    """Backbone and head: from crops of several sizes to the logits of the prototypes."""
+    """Backbone and head: from crops of several sizes to directions among prototypes."""
 
     def __init__(self, backbone: Backbone, head: ProjectionHead) -> None:
         super().__init__()
@@ -21,12 +21,20 @@ class Encoder(nn.Module):
         self.head = head
 
     def forward(
-        self, crops_by_size: Sequence[Float[Tensor, "..."]]
-    ) -> Float[Tensor, "crop prototype"]:
-        """The logits of all crops, one size after the other in the order given."""
-        features = [self.backbone(crops) for crops in crops_by_size]
-        logits: Tensor = self.head(torch.cat(features))
-        return logits
+        self,
+        crops_by_size: Sequence[Float[Tensor, "..."]],
+        depth_uniforms: Float64[np.ndarray, "branch crop"] | None = None,
+    ) -> Projections:
+        """Where all crops point, one size after the other in the order given.
+
+        Args:
+            crops_by_size: Crops of each size.
+            depth_uniforms: Numbers that decide stochastic depth, as `Backbone` takes them.
+        """
+        projections: Projections = self.head(
+            self.backbone.forward_sizes(crops_by_size, depth_uniforms)
+        )
+        return projections
 
 
 class StudentTeacher(nn.Module):

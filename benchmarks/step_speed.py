@@ -1,0 +1,274 @@
+"""CPU-seconds of a training step at full size, as a ratio to the published step written plainly.
+
+Both take turns over the same crops: ViT-S/8 on 14 channels, 2 x 112 px and 8 x 48 px per sample,
+65,536 prototypes. The plain step is float32, with a pass per crop size and stored logits; ours has
+the `fixed` recipe in bf16 where the machine has it. The ratio is that of medians over rounds. Exit
+1 where it is below the bar on a CPU, or where making the views takes more than its share.
+
+On a GPU the same script measures seconds instead, and reports images/s and MFU.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from plain_step import PlainShape, PlainStep, PlainValues
+from torch import Tensor
+
+from dinomm_train.config import ComputeConfig, ModelConfig, RunConfig, SamplingConfig
+from dinomm_train.data.draws import ViewKey
+from dinomm_train.data.inputs import InputScaling, SensorChannels
+from dinomm_train.data.views import Views, make_views
+from dinomm_train.distributed import Ranks
+from dinomm_train.learner import Learner
+from dinomm_train.optim import clip_gradients, set_step_values, take_step
+from dinomm_train.schedules import StepValues
+
+BAR = 1.8
+"""Least ratio of the plain step's CPU-seconds to ours."""
+
+VIEWS_BAR = 0.1
+"""Greatest share of making the views in a step."""
+
+CHANNELS, IMAGE_PX = 14, 120
+SCALING = InputScaling(
+    channels=SensorChannels(s2=slice(0, 12), s1=slice(12, 14)),
+    gain=np.ones(CHANNELS, dtype=np.float32),
+    bias=np.zeros(CHANNELS, dtype=np.float32),
+    physical_per_input=np.ones(CHANNELS, dtype=np.float32),
+    physical_at_zero=np.zeros(CHANNELS, dtype=np.float32),
+    valid_range=None,
+)
+VALUES = StepValues(
+    epoch=1,
+    lr=1e-4,
+    weight_decay=0.04,
+    teacher_momentum=0.996,
+    teacher_temperature=0.04,
+    last_layer_frozen=False,
+)
+PLAIN_VALUES = PlainValues(lr=1e-4, weight_decay=0.04, teacher_momentum=0.996)
+
+Stopwatch = Callable[[Callable[[], object]], float]
+"""Seconds that some work takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is measured, and with what."""
+
+    device: torch.device
+    batch: int
+    rounds: int
+    config: RunConfig
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """CPU time of this process for the work; on a GPU, time until it is done."""
+        if self.device.type == "cpu":
+            start = time.process_time()
+            work()
+            return time.process_time() - start
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+
+def main() -> int:
+    """Run both in turns and print what they take, and what of ours is spent where."""
+    setting = read_setting()
+    torch.set_num_threads(1)
+    ours = Learner(setting.config, Ranks(rank=0, world=1, device=setting.device), channels=CHANNELS)
+    views = new_views(setting)
+    ratio, step_s = compare(ours, views, setting)
+    shares = break_down(ours, views, setting)
+    views_s = shares.pop("views")
+    for part, seconds in shares.items():
+        print(f"  {part:<26} {seconds:8.3f} s  {seconds / sum(shares.values()):6.1%}")
+    share = views_s / (views_s + step_s)
+    print(f"views: {views_s:.3f} s, {share:.1%} of views and step, at most {VIEWS_BAR:.0%}")
+    report_mfu(ours, views_s + step_s, setting)
+    is_slow = setting.device.type == "cpu" and ratio < BAR
+    return int(is_slow or share > VIEWS_BAR)
+
+
+def read_setting() -> Setting:
+    """What the command line and the machine say."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--batch", type=int, default=256 if device == "cuda" else 8)
+    parser.add_argument("--rounds", type=int, default=3 if device == "cpu" else 10)
+    parser.add_argument("--micro-batch", type=int, default=0)
+    parser.add_argument("--compile", action="store_true")
+    arguments = parser.parse_args()
+    config = RunConfig(
+        sampling=SamplingConfig(precision="bf16", global_batch=arguments.batch),
+        compute=ComputeConfig(micro_batch=arguments.micro_batch, compile=arguments.compile),
+    )
+    return Setting(
+        device=torch.device(device),
+        batch=arguments.batch,
+        rounds=arguments.rounds,
+        config=config,
+    )
+
+
+def new_views(setting: Setting) -> Views:
+    """Views of random images, made on the device."""
+    torch.manual_seed(0)
+    images = torch.randn(setting.batch, CHANNELS, IMAGE_PX, IMAGE_PX, device=setting.device)
+    sample_ids = np.arange(setting.batch, dtype=np.uint64)
+    key = ViewKey(seed=0, epoch=0, sample_ids=sample_ids)
+    return make_views(images, key, setting.config.views, SCALING)
+
+
+def compare(ours: Learner, views: Views, setting: Setting) -> tuple[float, float]:
+    """How many times longer the plain step takes, and the seconds of ours."""
+    plain = PlainStep(PlainShape(), setting.device)
+    steps: dict[str, Callable[[], object]] = {
+        "plain": lambda: plain.step(views.student_crops, PLAIN_VALUES),
+        "ours": lambda: ours.step(views, VALUES, 0),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for round_number in range(-1, setting.rounds):
+        for name, step in steps.items():
+            seconds = setting.seconds(step)
+            if round_number >= 0:  # the first warms up
+                taken[name].append(seconds)
+    medians = {name: statistics.median(one) for name, one in taken.items()}
+    ratio = medians["plain"] / medians["ours"]
+    unit = "CPU-seconds" if setting.device.type == "cpu" else "seconds"
+    print(
+        f"step of {setting.batch} samples: plain {medians['plain']:.3f} {unit}, ours "
+        f"{medians['ours']:.3f} ({spread(taken['ours'])}), {ratio:.2f} times as fast, at least "
+        f"{BAR} on a CPU"
+    )
+    return ratio, medians["ours"]
+
+
+def spread(seconds: Sequence[float]) -> str:
+    """Least and greatest."""
+    return f"{min(seconds):.3f} to {max(seconds):.3f}"
+
+
+def break_down(ours: Learner, views: Views, setting: Setting) -> dict[str, float]:
+    """Seconds of each part of a step, medians over rounds; the parts are those of the learner."""
+    rounds = [Parts(ours, views, setting).measure() for _ in range(setting.rounds)]
+    return {part: statistics.median(one[part] for one in rounds) for part in rounds[0]}
+
+
+class Parts:
+    """One step, part by part."""
+
+    def __init__(self, ours: Learner, views: Views, setting: Setting) -> None:
+        self.ours, self.views, self.setting = ours, views, setting
+        self.found: dict[str, Tensor] = {}
+
+    def measure(self) -> dict[str, float]:
+        """Seconds of each."""
+        parts = {
+            "views": lambda: new_views(self.setting),
+            "teacher forward": self.teacher,
+            "student forward": self.student,
+            "loss forward": self.loss,
+            "loss backward": self.loss_backward,
+            "student backward": self.student_backward,
+            "clip, AdamW, centre, EMA": self.update,
+        }
+        return {name: self.setting.seconds(part) for name, part in parts.items()}
+
+    def arithmetic(self) -> torch.autocast:
+        """The learner's."""
+        enabled = self.ours.half_precision
+        return torch.autocast(self.setting.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def teacher(self) -> None:
+        """Targets."""
+        with torch.no_grad(), self.arithmetic():
+            self.targets = self.ours.networks.teacher((self.views.teacher_crops,))
+
+    def student(self) -> None:
+        """All crops."""
+        with self.arithmetic():
+            self.predictions = self.ours.networks.student(self.views.student_crops)
+
+    def loss(self) -> None:
+        """Forward alone, on copies that its gradient ends at."""
+        self.leaves = type(self.predictions)(
+            *(one.detach().requires_grad_() for one in self.predictions)
+        )
+        with self.arithmetic():
+            self.value = self.ours.loss(self.leaves, self.targets, teacher_temperature=0.04)
+
+    def loss_backward(self) -> None:
+        """To directions and prototypes."""
+        self.value.backward()
+
+    def student_backward(self) -> None:
+        """From there to the weights."""
+        self.ours.optimizer.zero_grad()
+        torch.autograd.backward(list(self.predictions), [one.grad for one in self.leaves])
+
+    def update(self) -> None:
+        """All that moves."""
+        flag = torch.zeros((), device=self.setting.device)
+        set_step_values(self.ours.optimizer, VALUES)
+        clip_gradients(list(self.ours.networks.student.parameters()), self.ours.config.optim)
+        take_step(self.ours.optimizer, flag)
+        self.ours.loss.update_centre(self.targets, flag)
+        self.ours.average.follow(VALUES.teacher_momentum, flag)
+
+
+def report_mfu(ours: Learner, seconds: float, setting: Setting) -> None:
+    """Print images per second, and the share of the measured matmul ceiling that they need."""
+    flops = flops_per_image(setting.config) * setting.batch
+    ceiling = matmul_ceiling(setting, torch.bfloat16 if ours.half_precision else torch.float32)
+    print(
+        f"{setting.batch / seconds:.2f} images/s of views and step; {flops / setting.batch / 1e9:.1f} "
+        f"GFLOP per image, {flops / seconds / 1e12:.2f} of {ceiling / 1e12:.2f} TFLOP/s that a plain "
+        f"matrix product reaches: MFU {flops / seconds / ceiling:.1%}"
+    )
+
+
+def matmul_ceiling(setting: Setting, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of a large square matrix product."""
+    side = 8192 if setting.device.type == "cuda" else 1536
+    left, right = (torch.randn(side, side, device=setting.device).to(dtype) for _ in range(2))
+    times = [setting.seconds(lambda: left @ right) for _ in range(8)]
+    return 2 * side**3 / statistics.median(times[2:])
+
+
+def flops_per_image(config: RunConfig) -> float:
+    """What the mathematics of one sample's step needs: nothing recomputed, the last block for
+    class tokens alone, a backward pass twice its forward pass.
+    """
+    crops, head = config.views.crops, config.head
+    model = ModelConfig(patch_px=8, width=384, depth=12)
+    perceptron = model.width * head.hidden + head.hidden**2 + head.hidden * head.bottleneck
+    per_crop = 2 * (perceptron + head.bottleneck * head.prototypes)
+    large, small = (
+        per_crop + transformer_flops(model, side // model.patch_px)
+        for side in (crops.global_px, crops.local_px)
+    )
+    student = crops.global_count * large + crops.local_count * small
+    return 3 * student + crops.global_count * large
+
+
+def transformer_flops(model: ModelConfig, side: int) -> float:
+    """Of one crop with so many patches a side, forward."""
+    patches, width = side**2, model.width
+    tokens = patches + 1
+    block = 24 * tokens * width**2 + 4 * tokens**2 * width
+    last = (4 * tokens + 20) * width**2 + 4 * tokens * width
+    embedding = 2 * patches * CHANNELS * model.patch_px**2 * width
+    return embedding + (model.depth - 1) * block + last
+
+
+if __name__ == "__main__":
+    sys.exit(main())
