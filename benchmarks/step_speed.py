@@ -227,12 +227,13 @@ class Parts:
 
 def report_mfu(ours: Learner, seconds: float, setting: Setting) -> None:
     """Print images per second, and the share of the measured matmul ceiling that they need."""
-    flops = flops_per_image(setting.config) * setting.batch
+    flops = flops_per_image(setting.config)
     ceiling = matmul_ceiling(setting, torch.bfloat16 if ours.half_precision else torch.float32)
+    reached = flops * setting.batch / seconds
     print(
-        f"{setting.batch / seconds:.2f} images/s of views and step; {flops / setting.batch / 1e9:.1f} "
-        f"GFLOP per image, {flops / seconds / 1e12:.2f} of {ceiling / 1e12:.2f} TFLOP/s that a plain "
-        f"matrix product reaches: MFU {flops / seconds / ceiling:.1%}"
+        f"{setting.batch / seconds:.2f} images/s of views and step, {flops / 1e9:.1f} GFLOP each: "
+        f"{reached / 1e12:.2f} of the {ceiling / 1e12:.2f} TFLOP/s that a large matrix product "
+        f"reaches, MFU {reached / ceiling:.1%}"
     )
 
 
@@ -245,8 +246,10 @@ def matmul_ceiling(setting: Setting, dtype: torch.dtype) -> float:
 
 
 def flops_per_image(config: RunConfig) -> float:
-    """What the mathematics of one sample's step needs: nothing recomputed, the last block for
-    class tokens alone, a backward pass twice its forward pass.
+    """What the mathematics of one sample's step needs.
+
+    Nothing is recomputed, the last block is for class tokens alone, and a backward pass takes twice
+    its forward pass.
     """
     crops, head = config.views.crops, config.head
     model = ModelConfig(patch_px=8, width=384, depth=12)

@@ -10,10 +10,15 @@ from jaxtyping import Float, Float32, Float64
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from dinomm_train.config import ModelConfig, PositionResampling
+from dinomm_train.config import ComputeConfig, ModelConfig, PositionResampling
 from dinomm_train.errors import TrainError
 from dinomm_train.models.stochastic_depth import branch_factors, drop_rates
-from dinomm_train.models.token_stream import BlockStep, can_stream, class_features
+from dinomm_train.models.token_stream import (
+    BlockStep,
+    can_stream,
+    class_features,
+    stream_block,
+)
 
 
 class Backbone(nn.Module):
@@ -28,10 +33,9 @@ class Backbone(nn.Module):
         self.table_resampling = table_resampling
         self.streams = can_stream(vit)
         """Whether crops of all sizes go through the blocks together."""
-        self.recompute = False
-        """Whether blocks are computed anew for the backward pass instead of stored."""
         self._rates = drop_rates(vit) if self.streams else np.zeros(0)
-        self._run_block: BlockStep | None = None
+        self._run_block: BlockStep = stream_block
+        self._recomputes = False
         if table_resampling == "published":
             _require_published_table(vit, streams=self.streams)
 
@@ -44,6 +48,15 @@ class Backbone(nn.Module):
     def patch_px(self) -> int:
         """Side of a token's square, in pixels."""
         return _patch_px(self.vit)
+
+    def compute_as(self, config: ComputeConfig) -> None:
+        """Compile blocks and recompute activations as configured."""
+        self._recomputes = config.checkpoint_activations
+        self._run_block = (
+            torch.compile(stream_block, dynamic=False) if config.compile else stream_block
+        )
+        if not self.streams:
+            self.vit.set_grad_checkpointing(config.checkpoint_activations)
 
     @property
     def branch_count(self) -> int:
@@ -73,7 +86,7 @@ class Backbone(nn.Module):
         tokens = [self._embed(crops) for crops in crops_by_size]
         factors = self._branch_factors(depth_uniforms, tokens) if self.training else None
         return class_features(
-            self.vit, tokens, factors, run_block=self._run_block, recompute=self.recompute
+            self.vit, tokens, factors, run_block=self._run_block, recompute=self._recomputes
         )
 
     def _branch_factors(

@@ -1,5 +1,6 @@
 """The two networks of self-distillation: a student, and a teacher that is its moving average."""
 
+import logging
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from dinomm_train.config import RunConfig
 from dinomm_train.models.backbone import Backbone, build_backbone, require_divisible
 from dinomm_train.models.projection_head import ProjectionHead, Projections
+
+_log = logging.getLogger(__name__)
 
 
 class Encoder(nn.Module):
@@ -60,4 +63,13 @@ def build_student_teacher(config: RunConfig, *, channels: int) -> StudentTeacher
     if crops.local_count:
         require_divisible(backbone.vit, crops.local_px)
     student = Encoder(backbone, ProjectionHead(config.head, features=backbone.width))
-    return StudentTeacher(student)
+    pair = StudentTeacher(student)
+    for encoder in (pair.student, pair.teacher):
+        encoder.backbone.compute_as(config.compute)
+    if not backbone.streams:
+        _log.info(
+            "%s is not made of plain blocks that end in a class token: crops of each size take a "
+            "pass of their own",
+            config.model.name,
+        )
+    return pair

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dinomm_train.config import CropConfig, HeadConfig, ModelConfig, RunConfig, ViewConfig
+from dinomm_train.config import (
+    ComputeConfig,
+    CropConfig,
+    HeadConfig,
+    ModelConfig,
+    RunConfig,
+    ViewConfig,
+)
 from dinomm_train.data.draws import ViewKey
 from dinomm_train.data.views import Views
 from dinomm_train.distributed import Ranks
@@ -195,3 +202,28 @@ def test_precision_is_single_on_cpu_unless_asked_for() -> None:
     assert not choose_half_precision("auto", cpu)
     assert not choose_half_precision("fp32", cpu)
     assert choose_half_precision("bf16", cpu)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2])
+def test_a_batch_in_parts_gives_the_gradients_and_centre_of_the_whole(micro_batch: int) -> None:
+    parts = replace(TINY, compute=ComputeConfig(micro_batch=micro_batch))
+    one, other = Learner(TINY, CPU, channels=3), Learner(parts, CPU, channels=3)
+    whole, added = (learner.step(some_views(), VALUES, 0) for learner in (one, other))
+    assert float(added.loss) == pytest.approx(float(whole.loss), rel=1e-6)
+    assert float(added.gradient_norm) == pytest.approx(float(whole.gradient_norm), rel=1e-5)
+    assert torch.allclose(one.loss.centre, other.loss.centre, rtol=1e-5, atol=1e-8)
+    # After one step, Adam's running mean is a tenth of the clipped gradient.
+    means = [name for name in everything(one) if name.endswith("exp_avg")]
+    assert len(means) == len(list(one.networks.student.parameters()))
+    for name in means:
+        mean, sum_of_parts = everything(one)[name], everything(other)[name]
+        assert float((mean - sum_of_parts).norm()) < 1e-5 * float(mean.norm()) + 1e-9, name
+
+
+def test_recomputed_activations_give_the_same_bits() -> None:
+    recomputing = replace(TINY, compute=ComputeConfig(checkpoint_activations=True))
+    one, other = Learner(TINY, CPU, channels=3), Learner(recomputing, CPU, channels=3)
+    for learner in (one, other):
+        learner.step(some_views(), VALUES, 0)
+    mine, theirs = everything(one), everything(other)
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())

@@ -41,6 +41,22 @@ def test_directions_are_unit_vectors_also_in_half_precision() -> None:
     assert torch.allclose(directions.norm(dim=1), torch.ones(5), atol=1e-6)
 
 
+def test_gradients_of_prototypes_are_those_of_dividing_by_the_length() -> None:
+    prototypes = Prototypes(SMALL).double()
+    pull = torch.randn(32, 8, dtype=torch.float64)
+    (prototypes() * pull).sum().backward()
+    for row in range(32):
+        length = prototypes.directions[row].detach().norm()
+        unit = prototypes.directions[row].detach() / length
+        # The derivative of v / |v| is (1 - u u^T) / |v|.
+        expected = (
+            (torch.eye(8, dtype=torch.float64) - torch.outer(unit, unit)) @ pull[row] / length
+        )
+        found = prototypes.directions.grad
+        assert found is not None
+        assert torch.allclose(found[row], expected, rtol=0, atol=1e-12)
+
+
 def test_the_default_head_has_the_published_size() -> None:
     with torch.device("meta"):
         head = ProjectionHead(HeadConfig(), features=384)

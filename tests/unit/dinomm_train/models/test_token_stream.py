@@ -8,6 +8,7 @@ import torch
 from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch import Tensor, nn
 
+from dinomm_train.config import ComputeConfig
 from dinomm_train.models.backbone import Backbone
 from dinomm_train.models.token_stream import can_stream
 
@@ -73,6 +74,18 @@ def test_features_and_gradients_are_timm_s(changes: dict[str, Any]) -> None:
         assert torch.allclose(one, two, rtol=1e-9, atol=1e-11)
 
 
+def test_half_precision_on_a_cpu_is_close_in_features_and_gradients() -> None:
+    vit, crops = tiny_vit().float(), tuple(one.float() for one in some_crops())
+    results = []
+    for narrow in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=narrow):
+            features = Backbone(vit, "timm").forward_sizes(crops)
+        results.append([features.detach(), *gradients(vit, features)])
+    for exact, found in zip(*results, strict=True):
+        assert float((found - exact).norm() / exact.norm()) < 0.03
+    assert not torch.equal(*(features for features, *_ in results))
+
+
 class GivenDepth(nn.Module):
     """Multiplies a branch by the number meant for the crop that is being computed."""
 
@@ -126,7 +139,7 @@ def test_recomputed_blocks_give_the_same_gradients_from_less_memory() -> None:
     results, sizes = [], []
     for recompute in (False, True):
         backbone = Backbone(vit, "timm")
-        backbone.recompute = recompute
+        backbone.compute_as(ComputeConfig(checkpoint_activations=recompute))
         kept: list[int] = []
 
         def keep(saved: Tensor, kept: list[int] = kept) -> Tensor:
