@@ -79,12 +79,16 @@ class MovingAverage:
     """
 
     def __init__(self, networks: StudentTeacher) -> None:
-        weights = list(networks.teacher.parameters())
-        for mine, leading in zip(weights, networks.student.parameters(), strict=True):
-            mine.grad = leading.detach()  # the student's memory itself
-        self._optimizer = torch.optim.SGD(weights, weight_decay=1.0, maximize=True, fused=True)
+        self._teacher = list(networks.teacher.parameters())
+        self._student = [weights.detach() for weights in networks.student.parameters()]
+        self._optimizer = torch.optim.SGD(
+            self._teacher, weight_decay=1.0, maximize=True, fused=True
+        )
 
     def follow(self, momentum: float, skipped: Float[Tensor, ""]) -> None:
         """Move each of the teacher's weights, unless `skipped` is one."""
+        for mine, leading in zip(self._teacher, self._student, strict=True):
+            mine.grad = leading
         self._optimizer.param_groups[0]["lr"] = 1 - momentum
         take_step(self._optimizer, skipped)
+        self._optimizer.zero_grad()
