@@ -5,20 +5,22 @@ Both take turns over the same crops: ViT-S/8 on 14 channels, 2 x 112 px and 8 x 
 the `fixed` recipe in bf16 where the machine has it. The ratio is that of medians over rounds. Exit
 1 where it is below the bar on a CPU, or where making the views takes more than its share.
 
-On a GPU the same script measures seconds instead, and reports images/s and MFU.
+On a GPU the same script measures seconds instead, of the plain step on fewer samples, and reports
+images/s, MFU and the memory that a step takes; a step that made the host wait would be an error.
 """
 
 import argparse
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from plain_step import PlainShape, PlainStep, PlainValues
-from torch import Tensor
 
 from dinomm_train.config import ComputeConfig, ModelConfig, RunConfig, SamplingConfig
 from dinomm_train.data.draws import ViewKey
@@ -31,6 +33,9 @@ from dinomm_train.schedules import StepValues
 
 BAR = 1.8
 """Least ratio of the plain step's CPU-seconds to ours."""
+
+PLAIN_GPU_BATCH = 64
+"""Samples of the plain step on a GPU."""
 
 VIEWS_BAR = 0.1
 """Greatest share of making the views in a step."""
@@ -82,41 +87,44 @@ class Setting:
 
 def main() -> int:
     """Run both in turns and print what they take, and what of ours is spent where."""
-    setting = read_setting()
+    setting, memory_of = read_arguments()
     torch.set_num_threads(1)
-    ours = Learner(setting.config, Ranks(rank=0, world=1, device=setting.device), channels=CHANNELS)
-    views = new_views(setting)
-    ratio, step_s = compare(ours, views, setting)
-    shares = break_down(ours, views, setting)
-    views_s = shares.pop("views")
-    for part, seconds in shares.items():
-        print(f"  {part:<26} {seconds:8.3f} s  {seconds / sum(shares.values()):6.1%}")
+    if memory_of:
+        print(peak_growth_mb(steps_of(setting)[memory_of]))
+        return 0
+    views_s = statistics.median(
+        setting.seconds(lambda: new_views(setting)) for _ in range(setting.rounds + 1)
+    )
+    ratio, step_s = compare(setting)
     share = views_s / (views_s + step_s)
     print(f"views: {views_s:.3f} s, {share:.1%} of views and step, at most {VIEWS_BAR:.0%}")
-    report_mfu(ours, views_s + step_s, setting)
+    report_mfu(views_s + step_s, setting)
+    report_memory(setting)
     is_slow = setting.device.type == "cpu" and ratio < BAR
     return int(is_slow or share > VIEWS_BAR)
 
 
-def read_setting() -> Setting:
-    """What the command line and the machine say."""
+def read_arguments() -> tuple[Setting, str]:
+    """What the command line and the machine say, and whose memory alone to measure, if any's."""
     parser = argparse.ArgumentParser(description=__doc__)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--batch", type=int, default=256 if device == "cuda" else 8)
-    parser.add_argument("--rounds", type=int, default=3 if device == "cpu" else 10)
+    parser.add_argument("--rounds", type=int, default=10 if device == "cuda" else 3)
     parser.add_argument("--micro-batch", type=int, default=0)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--memory-of", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     config = RunConfig(
         sampling=SamplingConfig(precision="bf16", global_batch=arguments.batch),
         compute=ComputeConfig(micro_batch=arguments.micro_batch, compile=arguments.compile),
     )
-    return Setting(
+    setting = Setting(
         device=torch.device(device),
         batch=arguments.batch,
         rounds=arguments.rounds,
         config=config,
     )
+    return setting, arguments.memory_of
 
 
 def new_views(setting: Setting) -> Views:
@@ -128,52 +136,79 @@ def new_views(setting: Setting) -> Views:
     return make_views(images, key, setting.config.views, SCALING)
 
 
-def compare(ours: Learner, views: Views, setting: Setting) -> tuple[float, float]:
-    """How many times longer the plain step takes, and the seconds of ours."""
+def steps_of(setting: Setting) -> dict[str, Callable[[], object]]:
+    """One step of each, to be called again and again."""
+    views = new_views(setting)
+    # The plain step stores so much that a GPU holds few samples.
+    few = next(views.split(setting.batch if setting.device.type == "cpu" else PLAIN_GPU_BATCH))
     plain = PlainStep(PlainShape(), setting.device)
-    steps: dict[str, Callable[[], object]] = {
-        "plain": lambda: plain.step(views.student_crops, PLAIN_VALUES),
-        "ours": lambda: ours.step(views, VALUES, 0),
+    ours = new_learner(setting)
+    return {
+        "plain": lambda: plain.step(few.student_crops, PLAIN_VALUES),
+        "ours": lambda: without_waiting(lambda: ours.step(views, VALUES, 0)),
     }
+
+
+def new_learner(setting: Setting) -> Learner:
+    """The student, the teacher and all else of a run."""
+    ranks = Ranks(rank=0, world=1, device=setting.device)
+    return Learner(setting.config, ranks, channels=CHANNELS)
+
+
+def without_waiting(work: Callable[[], object]) -> None:
+    """Do it; on a GPU, fail where the host waits for the device."""
+    if not torch.cuda.is_available():
+        work()
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        work()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def compare(setting: Setting) -> tuple[float, float]:
+    """How many times longer the plain step takes per sample, and the seconds of ours."""
+    steps = steps_of(setting)
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for round_number in range(-1, setting.rounds):
         for name, step in steps.items():
             seconds = setting.seconds(step)
             if round_number >= 0:  # the first warms up
                 taken[name].append(seconds)
+    del steps
     medians = {name: statistics.median(one) for name, one in taken.items()}
-    ratio = medians["plain"] / medians["ours"]
-    unit = "CPU-seconds" if setting.device.type == "cpu" else "seconds"
+    on_cpu = setting.device.type == "cpu"
+    plain_s = medians["plain"] * (1 if on_cpu else setting.batch / PLAIN_GPU_BATCH)
+    ratio = plain_s / medians["ours"]
     print(
-        f"step of {setting.batch} samples: plain {medians['plain']:.3f} {unit}, ours "
-        f"{medians['ours']:.3f} ({spread(taken['ours'])}), {ratio:.2f} times as fast, at least "
-        f"{BAR} on a CPU"
+        f"step of {setting.batch} samples: plain {plain_s:.3f} {'CPU-' * on_cpu}seconds, ours "
+        f"{medians['ours']:.3f} ({min(taken['ours']):.3f} to {max(taken['ours']):.3f}), "
+        f"{ratio:.2f} times as fast, at least {BAR} on a CPU"
     )
+    break_down(setting)
     return ratio, medians["ours"]
 
 
-def spread(seconds: Sequence[float]) -> str:
-    """Least and greatest."""
-    return f"{min(seconds):.3f} to {max(seconds):.3f}"
-
-
-def break_down(ours: Learner, views: Views, setting: Setting) -> dict[str, float]:
-    """Seconds of each part of a step, medians over rounds; the parts are those of the learner."""
-    rounds = [Parts(ours, views, setting).measure() for _ in range(setting.rounds)]
-    return {part: statistics.median(one[part] for one in rounds) for part in rounds[0]}
+def break_down(setting: Setting) -> None:
+    """Print the seconds of each part of a step, medians over rounds."""
+    parts = Parts(setting)
+    rounds = [parts.measure() for _ in range(setting.rounds + 1)][1:]
+    medians = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+    for name, seconds in medians.items():
+        print(f"  {name:<26} {seconds:8.3f} s  {seconds / sum(medians.values()):6.1%}")
 
 
 class Parts:
-    """One step, part by part."""
+    """One step, part by part, as the learner takes it."""
 
-    def __init__(self, ours: Learner, views: Views, setting: Setting) -> None:
-        self.ours, self.views, self.setting = ours, views, setting
-        self.found: dict[str, Tensor] = {}
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.ours, self.views = new_learner(setting), new_views(setting)
 
     def measure(self) -> dict[str, float]:
         """Seconds of each."""
         parts = {
-            "views": lambda: new_views(self.setting),
             "teacher forward": self.teacher,
             "student forward": self.student,
             "loss forward": self.loss,
@@ -225,10 +260,10 @@ class Parts:
         self.ours.average.follow(VALUES.teacher_momentum, flag)
 
 
-def report_mfu(ours: Learner, seconds: float, setting: Setting) -> None:
+def report_mfu(seconds: float, setting: Setting) -> None:
     """Print images per second, and the share of the measured matmul ceiling that they need."""
     flops = flops_per_image(setting.config)
-    ceiling = matmul_ceiling(setting, torch.bfloat16 if ours.half_precision else torch.float32)
+    ceiling = matmul_ceiling(setting)
     reached = flops * setting.batch / seconds
     print(
         f"{setting.batch / seconds:.2f} images/s of views and step, {flops / 1e9:.1f} GFLOP each: "
@@ -237,10 +272,39 @@ def report_mfu(ours: Learner, seconds: float, setting: Setting) -> None:
     )
 
 
-def matmul_ceiling(setting: Setting, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a large square matrix product."""
+def report_memory(setting: Setting) -> None:
+    """Print by how much a step of each lets the memory of its process, or of the GPU, grow."""
+    grown = {}
+    for name in ("plain", "ours"):
+        command = [sys.executable, __file__, "--memory-of", name, "--batch", str(setting.batch)]
+        result = subprocess.run(  # noqa: S603 (this script itself)
+            command, check=True, capture_output=True, text=True
+        )
+        grown[name] = float(result.stdout)
+    print(f"memory of a step: plain {grown['plain']:.0f} MB, ours {grown['ours']:.0f} MB")
+
+
+def peak_growth_mb(step: Callable[[], object]) -> float:
+    """Greatest memory of this process during a step, or of the GPU, beyond that before it."""
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    before = resident_mb("VmRSS")
+    step()
+    return resident_mb("VmHWM") - before
+
+
+def resident_mb(field: str) -> float:
+    """This process's memory, now or at most so far, as Linux names it."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(field)) / 1e3
+
+
+def matmul_ceiling(setting: Setting) -> float:
+    """Floating-point operations per second of a large square matrix product in bf16."""
     side = 8192 if setting.device.type == "cuda" else 1536
-    left, right = (torch.randn(side, side, device=setting.device).to(dtype) for _ in range(2))
+    left, right = (torch.randn(side, side, device=setting.device).bfloat16() for _ in range(2))
     times = [setting.seconds(lambda: left @ right) for _ in range(8)]
     return 2 * side**3 / statistics.median(times[2:])
 
