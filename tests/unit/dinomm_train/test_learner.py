@@ -135,6 +135,22 @@ def test_a_loss_or_gradient_that_is_not_finite_moves_nothing_and_is_counted(
     assert (int(learner.skipped_in_row), int(learner.skipped_total)) == (0, 2)
 
 
+def test_a_step_that_another_rank_must_skip_is_skipped_here_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learner = Learner(TINY, CPU, channels=3)
+    before = weights_of(learner)
+
+    def mean_with_a_lost_rank(mine: Tensor) -> Tensor:
+        lost = torch.tensor([float("nan"), 1.0])
+        return (mine + lost) / 2 if mine.shape == lost.shape else mine
+
+    monkeypatch.setattr("dinomm_train.learner.mean_over_ranks", mean_with_a_lost_rank)
+    assert float(learner.step(some_views(), VALUES, 0).skipped) == 1
+    assert int(learner.skipped_total) == 1
+    assert all(torch.equal(one, before[name]) for name, one in weights_of(learner).items())
+
+
 def test_a_run_goes_on_after_a_skipped_step_as_if_it_had_not_been() -> None:
     one, other = Learner(TINY, CPU, channels=3), Learner(TINY, CPU, channels=3)
     one.step(some_views(fill=float("nan")), VALUES, 0)
