@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from dinomm_train.compute_config import ComputeConfig
 from dinomm_train.health_config import HealthConfig
 from dinomm_train.view_config import (
     Chain,
@@ -140,9 +141,8 @@ class LossConfig:
     """Share of the old centre in the new one."""
 
     def __post_init__(self) -> None:
-        _require_positive(
-            self, "student_temperature", "teacher_temperature", "teacher_temperature_start"
-        )
+        _require_positive(self, "student_temperature", "teacher_temperature")
+        _require_positive(self, "teacher_temperature_start")
         _require_not_negative(self, "teacher_warmup_epochs")
         require_probabilities(self, "centre_momentum")
 
@@ -202,9 +202,8 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "epochs")
-        _require_not_negative(
-            self, "warmup_epochs", "lr", "lr_end", "weight_decay", "weight_decay_end"
-        )
+        _require_not_negative(self, "warmup_epochs", "lr", "lr_end")
+        _require_not_negative(self, "weight_decay", "weight_decay_end")
         require_probabilities(self, "teacher_momentum", "teacher_momentum_end")
         if self.warmup_epochs > self.epochs:
             raise ValueError(
@@ -223,8 +222,7 @@ class SamplingConfig:
     """Samples per step over all ranks together."""
 
     sample_limit: int = 0
-    """Train samples used, from the first in stored order; zero uses all. The published code's
-    length was hard-coded to 300,000 (D1)."""
+    """Train samples used, the first in stored order; zero uses all. Published: 300,000 (D1)."""
 
     precision: Precision = "auto"
     """Arithmetic of the forward passes."""
@@ -232,25 +230,6 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         _require_not_negative(self, "seed", "sample_limit")
         _require_positive(self, "global_batch")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ComputeConfig:
-    """How a step is computed: what changes rounding alone, also while a run continues."""
-
-    micro_batch: int = 0
-    """Samples of a rank that go through the student at once, where a GPU's memory does not hold
-    all; gradients add up to those of the whole. Zero takes all at once."""
-
-    checkpoint_activations: bool = False
-    """Whether blocks are computed anew for the backward pass instead of being stored: about a
-    quarter more computing, and a small share of the memory."""
-
-    compile: bool = False
-    """Whether blocks are compiled. Off: others found compiled training to learn less well."""
-
-    def __post_init__(self) -> None:
-        _require_not_negative(self, "micro_batch")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
