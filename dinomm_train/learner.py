@@ -115,14 +115,17 @@ class Learner:
         """
         samples = len(views.key.sample_ids)
         parts = list(views.split(self.config.compute.micro_batch or samples))
-        losses, teachers = [], []
+        losses: list[Tensor] = []
+        teachers: list[Projections] = []
         for part in parts:
             with self._exchange_gradients(is_last=part is parts[-1]):
                 loss, teacher = self._loss(part, teacher_temperature)
                 share = loss * (len(part.key.sample_ids) / samples)
                 share.backward()  # type: ignore[no-untyped-call]
             losses.append(share.detach())
-            teachers.append(teacher)
+            # The same prototypes for all parts; one copy of them is enough.
+            one_copy = teachers[0].prototypes if teachers else teacher.prototypes
+            teachers.append(Projections(teacher.directions, one_copy))
         directions = torch.cat([teacher.directions for teacher in teachers])
         whole = Projections(directions=directions, prototypes=teachers[0].prototypes)
         return torch.stack(losses).sum(), whole
