@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from bigearth_prep.archive import drop_scratch, make_readable
 from bigearth_prep.build_card import card_of_build, split_cards
-from bigearth_prep.build_tasks import recipe_of, shard_tasks, write_plan
+from bigearth_prep.build_tasks import forget_tries, recipe_of, shard_tasks, write_plan
 from bigearth_prep.card import CARD_NAME, REJECTED_NAME, DatasetCard, ShardCard, read_card
 from bigearth_prep.cluster import ClusterConfig, Runner, open_cluster
 from bigearth_prep.errors import PrepError
@@ -118,6 +118,7 @@ def _build_in(
         }
         recipe = recipe_of(config, parameters)
         tasks = shard_tasks(folder, config, plan, recipe)
+        forget_tries(tasks)
         with progress_bar(len(plan.table.pairs), "pairs") as advance:
             for pairs in run(make_shard, tasks):
                 advance(pairs)
@@ -158,6 +159,7 @@ def _computed_statistics(
         raise PrepError(
             "statistics are those of the train split, and no pair is in it; use --stats"
         )
+    forget_tries(tasks)
     total = {band.name: empty_counts(band) for band in config.bands}
     with progress_bar(len(tasks), "shards counted") as advance:
         for counts in run(count_values, tasks):

@@ -32,7 +32,7 @@ PLAN_SCHEMA = pa.schema(
 )
 """What a task knows of its pairs; members are null where archives are folders."""
 
-_ROWS_HASHED_AT_ONCE = 1 << 16
+_ROWS_HASHED_AT_ONCE = 4096
 
 StatisticsSource = Literal["published", "compute"] | Path
 ShardFormat = Literal["webdataset", "zarr", "both"]
