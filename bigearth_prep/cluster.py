@@ -127,7 +127,8 @@ def _performance_report(path: Path | None) -> Iterator[None]:
 
 
 def _runner_of(client: Any) -> Runner:  # noqa: ANN401 (distributed has no types)
-    from distributed import KilledWorker, as_completed
+    from distributed import CancelledError, KilledWorker, as_completed
+    from distributed.comm import CommClosedError
 
     def run(function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         running = {client.submit(function, task, pure=False): (task, 0) for task in tasks}
@@ -144,6 +145,11 @@ def _runner_of(client: Any) -> Runner:  # noqa: ANN401 (distributed has no types
                     again = client.submit(function, task, pure=False)
                     running[again] = (task, losses + 1)
                     results.add(again)
+        except (CancelledError, CommClosedError) as error:
+            raise PrepError(
+                f"the Dask scheduler is gone ({client.scheduler.address}); what is finished is "
+                "kept: start scheduler and workers again, and run the same command to go on"
+            ) from error
         finally:
             client.cancel(list(running))
 

@@ -14,7 +14,7 @@ from bigearth_prep.card import CARD_NAME, DatasetCard, read_card
 from bigearth_prep.errors import PrepError
 from bigearth_prep.file_lock import hold_lock
 from bigearth_prep.shard_task import BUILD_FOLDER
-from bigearth_prep.whole_file import write_text
+from bigearth_prep.whole_file import drop_partial_files, write_text
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +115,7 @@ def _open_folder(folder: Path, request: BuildRequest, *, resume: bool, overwrite
             raise PrepError(f"{folder} holds an unfinished build; resume it, or --overwrite it")
         else:
             log.info("going on with the unfinished build in %s", folder)
+            drop_partial_files(folder)
     elif folder.exists() and any(folder.iterdir()):
         raise PrepError(f"{folder} is not empty and no dataset of ours; choose another --out")
     write_text(folder / BUILD_FOLDER / _SOURCE_NAME, json.dumps(request.source))
