@@ -4,7 +4,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -21,6 +21,7 @@ from bigearth_prep.normalize import parameters_of
 from bigearth_prep.output_folder import BuildRequest, claim_folder, publish_folder
 from bigearth_prep.patch import RejectReason
 from bigearth_prep.plan import BuildConfig, BuildPlan, plan_build
+from bigearth_prep.shard_plan import first_pairs
 from bigearth_prep.shard_record import read_records
 from bigearth_prep.shard_task import BUILD_FOLDER, count_values, make_shard
 from bigearth_prep.statistics import (
@@ -40,6 +41,7 @@ from bigearth_prep.zarr_repack import close_gaps, pixel_arrays
 log = logging.getLogger(__name__)
 
 _STATISTICS_NAME = "statistics.json"
+_EXACT = "computed, exact: every good pair of the train split, native pixels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,14 @@ def _computed_statistics(
 ) -> StatisticsTable:
     """Of the train split's native pixels; kept in the build folder for a resumed build."""
     kept = folder / BUILD_FOLDER / _STATISTICS_NAME
-    if kept.exists():
-        return read_statistics(kept)
+    if not kept.exists():
+        write_statistics(_count_train(folder, config, plan, run, source=_EXACT), kept)
+    return read_statistics(kept)
+
+
+def _count_train(
+    folder: Path, config: BuildConfig, plan: BuildPlan, run: Runner, *, source: str
+) -> StatisticsTable:
     every = shard_tasks(folder, config, plan, recipe_of(config, parameters={}))
     tasks = [task for task in every if task.name.startswith("train/")]
     if not tasks:
@@ -166,21 +174,35 @@ def _computed_statistics(
             for name, histogram in counts.items():
                 total[name] += histogram
             advance(1)
-    table = StatisticsTable(
-        source="computed: train split, native pixels",
+    return StatisticsTable(
+        source=source,
         bands={band.name: summarize(band, total[band.name]) for band in config.bands},
     )
-    write_statistics(table, kept)
-    return table
 
 
-def archive_statistics(config: BuildConfig, out: Path, cluster: ClusterConfig) -> StatisticsTable:
+def archive_statistics(
+    config: BuildConfig, out: Path, cluster: ClusterConfig, *, sampled_pairs: int | None = None
+) -> StatisticsTable:
     """Statistics of the train split's native pixels, written to `out` for `--stats FILE`.
+
+    Args:
+        config: The archive; its seed draws the sample.
+        out: JSON file to write; its `source` says whether pairs were left out.
+        cluster: Where to count.
+        sampled_pairs: Train pairs to count; all by default.
 
     Raises:
         PrepError: the archive or a table cannot be read, or no train pair is good.
     """
     plan = plan_build(config)
+    pairs = plan.counts_by_split().get("train", 0)
+    source = _EXACT
+    if sampled_pairs is not None and sampled_pairs < pairs:
+        plan = replace(plan, shards=first_pairs(plan.shards, "train", sampled_pairs))
+        source = (
+            f"computed, sampled: {sampled_pairs:,} of {pairs:,} pairs of the train split, drawn by "
+            f"seed {config.tables.seed}, native pixels"
+        )
     make_readable((plan.s2, plan.s1))
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside the output, where workers of other nodes can read the plan.
@@ -188,7 +210,7 @@ def archive_statistics(config: BuildConfig, out: Path, cluster: ClusterConfig) -
         folder = Path(scratch)
         write_plan(folder, plan)
         with open_cluster(cluster) as run:
-            table = _computed_statistics(folder, config, plan, run)
+            table = _count_train(folder, config, plan, run, source=source)
     write_statistics(table, out)
     drop_scratch((plan.s2, plan.s1), config.storage)
     return table

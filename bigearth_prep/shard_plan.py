@@ -9,6 +9,8 @@ from jaxtyping import Int64, UInt64
 
 from bigearth_prep.card import SPLITS
 
+_SAMPLED_PER_SHARD = 256
+
 
 @dataclass(frozen=True, slots=True)
 class ShardSpec:
@@ -53,6 +55,19 @@ def plan_shards(
             for number, start in enumerate(starts)
         ]
     return specs
+
+
+def first_pairs(shards: Sequence[ShardSpec], split: str, count: int) -> list[ShardSpec]:
+    """The first pairs of a split in shards of their own: a sample of it, as its order is random.
+
+    It depends on the keys and the seed only, not on how large the given shards are.
+    """
+    rows = np.concatenate([spec.rows for spec in shards if spec.split == split])[:count]
+    starts = range(0, len(rows), _SAMPLED_PER_SHARD)
+    return [
+        ShardSpec(split, number, rows[start : start + _SAMPLED_PER_SHARD])
+        for number, start in enumerate(starts)
+    ]
 
 
 def _order_of(

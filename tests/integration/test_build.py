@@ -21,8 +21,10 @@ from bigearth_prep.cluster import ClusterConfig
 from bigearth_prep.errors import PrepError
 from bigearth_prep.labels import to_official_classes
 from bigearth_prep.manifest import MANIFEST_SCHEMA, read_manifest
+from bigearth_prep.pairing import TableConfig
 from bigearth_prep.pipeline import BuildSummary
 from bigearth_prep.shard_task import PairReader, ReadPair, ShardTask, make_shard
+from bigearth_prep.statistics import StatisticsTable, read_statistics
 from tests.archive_fixture import build, copy_archive, problems_of, request, tree_bytes
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
@@ -297,6 +299,32 @@ def test_statistics_never_come_from_an_earlier_count(v2_archive: Path, tmp_path:
     table = pipeline.archive_statistics(request(v2_archive), out, one_process)
     assert len(table.bands) == 14
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_statistics_of_a_sample_are_those_of_so_many_train_pairs_and_say_so(
+    v2_archive: Path, tmp_path: Path
+) -> None:
+    def statistics(pairs: int | None, **changes: object) -> StatisticsTable:
+        return pipeline.archive_statistics(
+            request(v2_archive, **changes),
+            tmp_path / "stats.json",
+            ClusterConfig(workers=0),
+            sampled_pairs=pairs,
+        )
+
+    exact = statistics(None)
+    train = exact.bands["B04"].count // 120**2
+    assert exact.source.startswith("computed, exact: every good pair of the train split")
+    assert statistics(train) == exact
+    sampled = statistics(3)
+    assert sampled.bands["B04"].count == 3 * 120**2
+    assert sampled.source == (
+        f"computed, sampled: 3 of {train} pairs of the train split, drawn by seed 0, native pixels"
+    )
+    assert read_statistics(tmp_path / "stats.json") == sampled
+    assert statistics(3, shard_mb=0.3) == sampled
+    reseeded = TableConfig(metadata=request(v2_archive).tables.metadata, seed=1)
+    assert statistics(3, tables=reseeded).bands != sampled.bands
 
 
 def test_an_archive_with_no_usable_pair_writes_its_reasons_and_no_card(
