@@ -87,7 +87,9 @@ def lay_out(folder: Path, pairs: int, *, is_official: bool) -> None:
 def made_up_table(pairs: int) -> pa.Table:
     """Rows as the official tables have them, of names that only look real."""
     rng = np.random.default_rng(0)
-    tiles = [f"{number % 60 + 1:02}U{chr(65 + number // 60)}P" for number in range(1 + pairs // 8100)]
+    tiles = [
+        f"{number % 60 + 1:02}U{chr(65 + number // 60)}P" for number in range(1 + pairs // 8100)
+    ]
     places = [f"{tiles[n // 8100]}_{n // 90 % 90}_{n % 90}" for n in range(pairs)]
     labels = [[CLASSES[code] for code in codes] for codes in rng.integers(0, 19, (pairs, 3))]
     return pa.table(
@@ -151,7 +153,9 @@ def plan(folder: Path) -> None:
 def planned(folder: Path) -> list[Figure]:
     """What planning takes in a process of its own."""
     command = [sys.executable, __file__, "--plan", str(folder)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(  # noqa: S603 (this very script)
+        command, capture_output=True, text=True, check=True
+    ).stdout
     fields = json.loads(output)
     expected = pq.read_metadata(folder / "metadata.parquet").num_rows
     assert fields["pairs"] == expected, fields

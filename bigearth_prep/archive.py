@@ -145,7 +145,9 @@ def _scan_tar(source: Path, sensor: Sensor, storage: StorageConfig) -> Archive:
     layout = _layout_of(whole[0]) if whole else "unknown"
     depth = 2 if layout == "v2" else 1
     names = pa.array((folder.rpartition("/")[2] for folder in whole), pa.string())
-    inner = pa.array(("/".join(folder.rsplit("/", depth)[-depth:]) for folder in whole), pa.string())
+    inner = pa.array(
+        ("/".join(folder.rsplit("/", depth)[-depth:]) for folder in whole), pa.string()
+    )
     members = index.column("members").combine_chunks()
     return Archive(sensor, source, root, layout, names, inner, members)
 

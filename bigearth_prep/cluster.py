@@ -128,7 +128,7 @@ def _performance_report(path: Path | None) -> Iterator[None]:
 
 def _runner_of(client: Any) -> Runner:  # noqa: ANN401 (distributed has no types)
     from distributed import CancelledError, KilledWorker, as_completed
-    from distributed.comm import CommClosedError
+    from distributed.comm.core import CommClosedError
 
     def run(function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         running = {client.submit(function, task, pure=False): (task, 0) for task in tasks}

@@ -172,9 +172,7 @@ def _find_in_archive(
     ]
 
 
-def _look_up(
-    names: pa.ChunkedArray, archive: Archive
-) -> tuple[np.ndarray, pa.Array, list[str]]:
+def _look_up(names: pa.ChunkedArray, archive: Archive) -> tuple[np.ndarray, pa.Array, list[str]]:
     """Which names are in the archive, their folders, and the archive's patches not named."""
     held = archive.names
     index = pc.index_in(names.combine_chunks(), value_set=held)

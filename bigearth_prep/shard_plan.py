@@ -70,9 +70,7 @@ def first_pairs(shards: Sequence[ShardSpec], split: str, count: int) -> list[Sha
     ]
 
 
-def _order_of(
-    keys: Sequence[str], hashes: UInt64[np.ndarray, " key"]
-) -> Int64[np.ndarray, " key"]:
+def _order_of(keys: Sequence[str], hashes: UInt64[np.ndarray, " key"]) -> Int64[np.ndarray, " key"]:
     """By hash; keys decide where hashes are equal, which half a million hardly ever are."""
     order = np.argsort(hashes)
     ordered = hashes[order]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import xxhash
 
-
 PARTIAL_SUFFIX = ".partial"
 
 

@@ -14,16 +14,16 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["bigearth_prep.pipeline", "tests.archive_fixture"])
 
 
-def build_killed_at(moment: int, archive: Path, out: Path, **changes: Any) -> bool:
+def build_killed_at(moment: int, archive: Path, out: Path, options: dict[str, Any]) -> bool:
     """Whether the build died before its change to the disk of that number, counted from 1."""
-    process = _FORKS.Process(target=_build_and_die, args=(moment, archive, out, changes))
+    process = _FORKS.Process(target=_build_and_die, args=(moment, archive, out, options))
     process.start()
     process.join()
     assert process.exitcode in {0, -signal.SIGKILL}
     return process.exitcode != 0
 
 
-def _build_and_die(moment: int, archive: Path, out: Path, changes: dict[str, Any]) -> None:
+def _build_and_die(moment: int, archive: Path, out: Path, options: dict[str, Any]) -> None:
     left = moment
 
     def die_in_time(event: str, arguments: tuple[Any, ...]) -> None:
@@ -35,4 +35,4 @@ def _build_and_die(moment: int, archive: Path, out: Path, changes: dict[str, Any
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(die_in_time)
-    build(archive, out, **changes)
+    build(archive, out, **options)
