@@ -34,7 +34,7 @@ from bigearth_prep.statistics import (
     write_statistics,
 )
 from bigearth_prep.terminal import counts_line, progress_bar
-from bigearth_prep.whole_file import write_bytes, write_text
+from bigearth_prep.whole_file import drop_partial_files, write_bytes, write_text
 from bigearth_prep.zarr_group import group_files
 from bigearth_prep.zarr_repack import close_gaps, pixel_arrays
 
@@ -129,6 +129,7 @@ def _build_in(
     log.info("band files decoded: %s", counts_line(record.files_read.items()))
     tars = [file for file in record.files if file.name.endswith(".tar")]
     _drop_empty(folder, tars)
+    drop_partial_files(folder)
     tables = write_tables(folder, record.rows, plan.table.rejected)
     card = card_of_build(plan, recipe, statistics.source, split_cards(tars, arrays), tables)
     _finish(folder, card)

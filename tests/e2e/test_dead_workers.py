@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bigearth_prep.manifest import read_manifest
-from tests.archive_fixture import build, make_archive, tree_bytes
+from tests.archive_fixture import make_archive, tree_bytes
 
 FAULTS = '''
 """Loaded by every Dask worker: kills it at one patch, as often as FAULT_TIMES says."""
@@ -62,7 +62,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The undisturbed build."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    build(archive, out)
+    subprocess.run(build_command(archive, out, "--workers", "0"), check=True)
     return out
 
 
@@ -107,11 +107,6 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def same(out: Path, whole: Path) -> bool:
-    """Whether the datasets are equal; the options tell whole numbers of megabytes alike."""
-    return tree_bytes(out) == tree_bytes(whole)
-
-
 @contextmanager
 def cluster(folder: Path, environment: dict[str, str], *options: str) -> Iterator[tuple[Path, int]]:
     """A scheduler and one worker started by hand: its file, and the scheduler's process."""
@@ -146,7 +141,7 @@ def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(
     result = run(command, environment | {"FAULT_TIMES": "1"})
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "deaths").read_text() == "dead\n"
-    assert same(tmp_path / "out", whole)
+    assert tree_bytes(tmp_path / "out") == tree_bytes(whole)
 
 
 @pytest.mark.slow
@@ -182,7 +177,7 @@ def test_a_worker_that_runs_out_of_memory_is_started_again_by_its_nanny(
         result = run(build_command(archive, tmp_path / "out", "--scheduler-file", file), hungry)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "deaths").read_text() == "dead\n"
-    assert same(tmp_path / "out", whole)
+    assert tree_bytes(tmp_path / "out") == tree_bytes(whole)
 
 
 @pytest.mark.slow
@@ -207,7 +202,7 @@ def test_a_killed_scheduler_is_one_message_and_the_next_start_gives_the_same_byt
             build_command(archive, tmp_path / "out", "--scheduler-file", file), environment
         )
     assert result.returncode == 0, result.stderr
-    assert same(tmp_path / "out", whole)
+    assert tree_bytes(tmp_path / "out") == tree_bytes(whole)
 
 
 @pytest.mark.slow
@@ -224,4 +219,4 @@ def test_everything_killed_at_once_goes_on_at_the_next_start_which_says_where_it
     result = run(build_command(archive, tmp_path / "out", "--workers", "0"), environment)
     assert result.returncode == 0, result.stderr
     assert "an earlier start was killed at patch S2" in result.stderr
-    assert same(tmp_path / "out", whole)
+    assert tree_bytes(tmp_path / "out") == tree_bytes(whole)

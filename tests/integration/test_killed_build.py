@@ -80,5 +80,5 @@ def test_an_overwrite_killed_at_any_change_leaves_the_old_dataset_or_the_new(
         assert [path.name for path in work.iterdir()] == ["out"], moment
         shutil.rmtree(work / "out")
         shutil.copytree(folder / "old", work / "out")
-        moment += 7
+        moment += 19
     assert moment > 60

@@ -1,5 +1,6 @@
 """Notes of where a task is: kept by the process that dies, gone with the one that ends."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,11 @@ def test_a_killed_try_leaves_the_last_patch_that_it_noted_and_later_tries_add_th
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_try_that_ends_by_itself_leaves_nothing(tmp_path: Path, *, fails: bool) -> None:
     path = tmp_path / "shard.at"
-    try:
-        with leave_breadcrumbs(path) as note:
-            note(1)
-            if fails:
-                raise PrepError("a bad pair")
-    except PrepError:
-        assert fails
+    ends = pytest.raises(PrepError) if fails else nullcontext()
+    with ends, leave_breadcrumbs(path) as note:
+        note(1)
+        if fails:
+            raise PrepError("a bad pair")
     assert not path.exists()
 
 
