@@ -91,7 +91,7 @@ def build_command(archive: Path, out: Path, *options: str | Path) -> list[str]:
 
 def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=110
+        command, env=environment, capture_output=True, text=True, check=False, timeout=240
     )
 
 
