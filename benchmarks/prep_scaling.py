@@ -32,7 +32,7 @@ from bigearth_prep.statistics import published_statistics
 from bigearth_prep.synthetic.archive import ArchiveConfig, write_archive
 
 _SPEED_UP, _MOST_GIB = 1.8, 1.0
-_SCALING_SHARD_MB = 16.0
+_SCALING_SHARD_MB = 8.0
 
 
 @dataclass(frozen=True, slots=True)
