@@ -61,8 +61,8 @@ class Way:
 def main() -> int:
     """Run all ways in turns and print what they reach."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--pairs", type=int, default=800)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="prep-speed-") as name:
         folder = Path(name)

@@ -10,6 +10,9 @@ from jaxtyping import Bool, Shaped
 from bigearth_prep.bands import Band
 from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
 
+# A task has one core, and starting threads for a patch takes longer than the patch.
+cv2.setNumThreads(1)
+
 Resampling = Literal["nearest", "bilinear", "cubic"]
 RESAMPLINGS: tuple[Resampling, ...] = get_args(Resampling)
 
@@ -82,10 +85,17 @@ def check_values(rasters: Mapping[Band, Raster]) -> None:
             count = int(pixels.size - np.isfinite(pixels).sum())
             raise PatchError(RejectReason.NON_FINITE, f"{band.name}: {count} of {pixels.size} px")
         missing = _missing_value(band, raster)
-        if missing is not None and (count := int(np.count_nonzero(pixels == missing))):
+        if missing is not None and (count := _count_equal(pixels, missing)):
             raise PatchError(
                 RejectReason.NODATA, f"{band.name}: {count} of {pixels.size} px are {missing:g}"
             )
+
+
+def _count_equal(pixels: Shaped[np.ndarray, "height width"], value: float) -> int:
+    """How many pixels have the value; zeros, which all optical bands are searched for, fast."""
+    if value == 0:
+        return pixels.size - int(np.count_nonzero(pixels))
+    return int(np.count_nonzero(pixels == value))
 
 
 def missing_pixels(band: Band, raster: Raster) -> Bool[np.ndarray, "height width"]:

@@ -58,24 +58,31 @@ class Archive:
     layout: Layout
     """v1: one flat level of patches. v2: patches inside products or scenes."""
 
-    patches: dict[str, str]
-    """Patch folder relative to the root, by patch name."""
+    names: pa.Array
+    """Of all patches; arrays, because half a million Python strings take three times as much."""
+
+    folders: pa.Array
+    """Each patch's folder relative to the root."""
 
     members: pa.Array
-    """Places of each patch's files in the tar, in the order of `patches`; nulls in a folder."""
+    """Places of each patch's files in the tar; nulls in a folder."""
+
+    @property
+    def patches(self) -> dict[str, str]:
+        """Patch folder relative to the root, by patch name."""
+        return dict(zip(self.names.to_pylist(), self.folders.to_pylist(), strict=True))
 
     def rows_of(self, folders: pa.ChunkedArray) -> pa.Array:
-        """Which row of `members` is of which of these folders."""
-        held = pa.array(list(self.patches.values()), pa.string())
-        return pc.index_in(folders.combine_chunks(), value_set=held)
+        """Which row is of which of these folders."""
+        return pc.index_in(folders.combine_chunks(), value_set=self.folders)
 
     def places(self) -> Iterator[PatchPlace]:
-        """Where each patch lies, in the order of `patches`."""
-        folders = list(self.patches.values())
-        for start in range(0, len(folders), _PLACES_PER_STEP):
+        """Where each patch lies, in order."""
+        for start in range(0, len(self.folders), _PLACES_PER_STEP):
+            folders = self.folders.slice(start, _PLACES_PER_STEP).to_pylist()
             members = self.members.slice(start, _PLACES_PER_STEP).to_pylist()
-            for offset, rows in enumerate(members):
-                yield place_of(folders[start + offset], rows)
+            for folder, rows in zip(folders, members, strict=True):
+                yield place_of(folder, rows)
 
 
 def scan_archives(s2: Path, s1: Path, storage: StorageConfig) -> tuple[Archive, Archive]:
@@ -134,17 +141,15 @@ def _scan_tar(source: Path, sensor: Sensor, storage: StorageConfig) -> Archive:
     if index is None:
         index = index_tar(root)
         save_index(index, source, storage.cache)
-    folders: list[str] = index.column("folder").to_pylist()
-    layout = _layout_of(folders[0]) if folders else "unknown"
+    whole: list[str] = index.column("folder").to_pylist()
+    layout = _layout_of(whole[0]) if whole else "unknown"
     depth = 2 if layout == "v2" else 1
-    patches: dict[str, str] = {}
-    for folder in folders:
-        inner = folder.rsplit("/", depth)[-depth:]
-        if inner[-1] in patches:
-            raise PrepError(f"{source} holds patch {inner[-1]} twice; keep one")
-        patches[inner[-1]] = "/".join(inner)
+    names = pa.array((folder.rpartition("/")[2] for folder in whole), pa.string())
+    inner = pa.array(
+        ("/".join(folder.rsplit("/", depth)[-depth:]) for folder in whole), pa.string()
+    )
     members = index.column("members").combine_chunks()
-    return Archive(sensor, source, root, layout, patches, members)
+    return Archive(sensor, source, root, layout, names, inner, members)
 
 
 def _layout_of(folder: str) -> Layout:
@@ -155,14 +160,15 @@ def _layout_of(folder: str) -> Layout:
 
 def _scan_folder(root: Path, sensor: Sensor) -> Archive:
     layout = _detect_layout(root)
-    patches: dict[str, str] = {}
+    names: list[str] = []
+    folders: list[str] = []
     for folder in _folders(root):
         inner = _folders(Path(folder.path)) if layout == "v2" else iter([folder])
-        found = {entry.name: os.path.relpath(entry.path, root) for entry in inner}
-        if repeated := found.keys() & patches.keys():
-            raise PrepError(f"{root} holds patch {min(repeated)} twice; keep one")
-        patches |= found
-    return Archive(sensor, root, root, layout, patches, pa.nulls(len(patches), MEMBERS_TYPE))
+        for entry in inner:
+            names.append(entry.name)
+            folders.append(os.path.relpath(entry.path, root))
+    columns = pa.array(names, pa.string()), pa.array(folders, pa.string())
+    return Archive(sensor, root, root, layout, *columns, pa.nulls(len(names), MEMBERS_TYPE))
 
 
 def _detect_layout(root: Path) -> Layout:
@@ -181,14 +187,19 @@ def _folders(root: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _check_names(source: Path, sensor: Sensor, archive: Archive) -> None:
-    """Refuses a folder one level too high or too low, or of the other sensor."""
-    patches = archive.patches
-    strange = next((name for name in patches if not name.startswith(sensor.upper())), None)
-    if strange is None and patches and archive.layout == "v2" and source.is_dir():
-        name, folder = next(iter(patches.items()))
-        strange = name if any(_folders(source / folder)) else None
-    if strange is not None:
+    """Refuses a patch twice, a folder one level too high or too low, or of the other sensor."""
+    names = archive.names
+    if pc.count_distinct(names).as_py() < len(names):
+        counts = pc.value_counts(names)
+        repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+        raise PrepError(f"{source} holds patch {pc.min(repeated)} twice; keep one")
+    is_own = pc.starts_with(names, sensor.upper())
+    strange = archive.folders.filter(pc.invert(is_own)).slice(0, 1).to_pylist()
+    if not strange and len(names) and archive.layout == "v2" and source.is_dir():
+        folder = archive.folders[0].as_py()
+        strange = [folder] if any(_folders(source / folder)) else []
+    if strange:
         raise PrepError(
-            f"--{sensor} {source} holds {patches[strange]}, which is no {sensor.upper()} patch; "
+            f"--{sensor} {source} holds {strange[0]}, which is no {sensor.upper()} patch; "
             f"give the folder that the archive unpacks to, such as {_UNPACKED[sensor]}"
         )

@@ -1,9 +1,12 @@
 """The shard tasks of a plan, and the file in which they find their pairs."""
 
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from bigearth_prep.breadcrumbs import patches_died_at
 from bigearth_prep.card import BandParameters
 from bigearth_prep.plan import PLAN_SCHEMA, BuildConfig, BuildPlan
 from bigearth_prep.sample import SampleRecipe
@@ -12,6 +15,8 @@ from bigearth_prep.shard_task import BUILD_FOLDER, PLAN_NAME, ShardTask
 from bigearth_prep.shard_writers.shard_files import ShardFileNames
 from bigearth_prep.whole_file import whole_file
 from bigearth_prep.zarr_group import pixel_shard_name
+
+log = logging.getLogger(__name__)
 
 
 def write_plan(folder: Path, plan: BuildPlan) -> None:
@@ -58,6 +63,18 @@ def shard_tasks(
         )
         for number, spec in enumerate(plan.shards)
     ]
+
+
+def forget_tries(tasks: Iterable[ShardTask]) -> None:
+    """Count tries anew, after saying at which patches an earlier build was killed."""
+    for task in tasks:
+        if not task.breadcrumbs_path.exists():
+            continue
+        plan = pq.ParquetFile(task.dataset / BUILD_FOLDER / PLAN_NAME)
+        keys = plan.read_row_group(task.row_group, columns=["key"]).column("key").to_pylist()
+        for key in patches_died_at(task.breadcrumbs_path, keys)[-1:]:
+            log.info("an earlier start was killed at patch %s of %s", key, task.name)
+        task.breadcrumbs_path.unlink()
 
 
 def _files_of(

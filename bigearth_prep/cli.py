@@ -122,7 +122,8 @@ def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click pass
 @click.option(
     "--sample",
     type=click.IntRange(1),
-    help="Count only so many samples of each split of DATASET, drawn by --seed.  [default: all]",
+    help="Count only so many samples of each split of DATASET, or pairs of the archive's train "
+    "split, drawn by --seed; the result says so.  [default: all]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @archive_options(required=False)
@@ -173,7 +174,10 @@ def _archive_stats(options: dict[str, Any]) -> tuple["BandTables", dict[str, Any
     from bigearth_prep.pipeline import archive_statistics
 
     config = build_config(options, options["out"])
-    table = archive_statistics(config, options["out"], cluster_config(options))
+    table = archive_statistics(
+        config, options["out"], cluster_config(options), sampled_pairs=options["sample"]
+    )
+    click.echo(table.source, err=True)
     return {"train": table.bands}, asdict(table)
 
 

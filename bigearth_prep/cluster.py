@@ -17,6 +17,11 @@ from bigearth_prep.whole_file import whole_file
 
 log = logging.getLogger(__name__)
 
+_MOST_LOSSES = 5
+"""How often Dask may give a task up for lost with its worker before it is given up here too.
+
+Tasks of a build count their own tries, and end with a better message than Dask has."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -122,19 +127,37 @@ def _performance_report(path: Path | None) -> Iterator[None]:
 
 
 def _runner_of(client: Any) -> Runner:  # noqa: ANN401 (distributed has no types)
-    from distributed import KilledWorker, as_completed
+    from distributed import CancelledError, KilledWorker, as_completed
+    from distributed.comm.core import CommClosedError
 
     def run(function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
-        futures = {client.submit(function, task, pure=False): task for task in tasks}
+        running = {client.submit(function, task, pure=False): (task, 0) for task in tasks}
+        results = as_completed(running)
         try:
-            for future in as_completed(futures):
-                yield future.result()
-        except KilledWorker as error:
+            for future in results:
+                # Let go of here, so that workers need not keep its result.
+                task, losses = running.pop(future)
+                try:
+                    yield future.result()
+                except KilledWorker as error:
+                    if losses == _MOST_LOSSES:
+                        raise _died_again(error) from error
+                    again = client.submit(function, task, pure=False)
+                    running[again] = (task, losses + 1)
+                    results.add(again)
+        except (CancelledError, CommClosedError) as error:
             raise PrepError(
-                f"worker processes died again and again, last on {error.task}; "
-                "look for an out-of-memory kill, use fewer --workers, and run again"
+                f"the Dask scheduler is gone ({client.scheduler.address}); what is finished is "
+                "kept: start scheduler and workers again, and run the same command to go on"
             ) from error
         finally:
-            client.cancel(list(futures))
+            client.cancel(list(running))
 
     return run
+
+
+def _died_again(error: Any) -> PrepError:  # noqa: ANN401 (distributed has no types)
+    return PrepError(
+        f"worker processes died again and again, last on {error.task}; look for an out-of-memory "
+        "kill, use fewer --workers or give them more memory, and run again"
+    )

@@ -21,9 +21,7 @@ _PLACES_AT_A_TIME = 4096
 
 def read_json_pairs(s1: Archive) -> pa.Table:
     """Columns `key` and `s1_name`, from `corresponding_s2_patch` where a patch has one."""
-    log.info(
-        "pairing through %s Sentinel-1 JSON files; --mapping is faster", f"{len(s1.patches):,}"
-    )
+    log.info("pairing through %s Sentinel-1 JSON files; --mapping is faster", f"{len(s1.names):,}")
     make_readable([s1])
     partners: list[str | None] = []
     places = s1.places()
@@ -31,7 +29,9 @@ def read_json_pairs(s1: Archive) -> pa.Table:
         while some := list(islice(places, _PLACES_AT_A_TIME)):
             partners += pool.map(partial(_partner_of, source), some)
     pairs = sorted(
-        (name, key) for name, key in zip(s1.patches, partners, strict=True) if key is not None
+        (name, key)
+        for name, key in zip(s1.names.to_pylist(), partners, strict=True)
+        if key is not None
     )
     return pa.table({"key": [key for _, key in pairs], "s1_name": [name for name, _ in pairs]})
 

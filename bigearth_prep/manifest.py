@@ -55,9 +55,9 @@ REJECTED_SCHEMA = pa.schema(
 """One row per pair, or patch without a partner, that is left out; `RejectReason` lists why."""
 
 
-def write_table(table: pa.Table, path: Path) -> None:
+def write_table(table: pa.Table, path: Path, *, is_shared: bool = False) -> None:
     """Write a parquet file, whole or not at all, the same bytes for the same table."""
-    with whole_file(path) as partial:
+    with whole_file(path, is_shared=is_shared) as partial:
         pq.write_table(table, partial, compression="zstd")
 
 

@@ -14,7 +14,7 @@ from bigearth_prep.card import CARD_NAME, DatasetCard, read_card
 from bigearth_prep.errors import PrepError
 from bigearth_prep.file_lock import hold_lock
 from bigearth_prep.shard_task import BUILD_FOLDER
-from bigearth_prep.whole_file import write_text
+from bigearth_prep.whole_file import PARTIAL_SUFFIX, drop_partial_files, write_text
 
 log = logging.getLogger(__name__)
 
@@ -115,10 +115,19 @@ def _open_folder(folder: Path, request: BuildRequest, *, resume: bool, overwrite
             raise PrepError(f"{folder} holds an unfinished build; resume it, or --overwrite it")
         else:
             log.info("going on with the unfinished build in %s", folder)
-    elif folder.exists() and any(folder.iterdir()):
+            drop_partial_files(folder)
+    elif folder.exists() and not _has_hardly_begun(folder):
         raise PrepError(f"{folder} is not empty and no dataset of ours; choose another --out")
-    write_text(folder / BUILD_FOLDER / _SOURCE_NAME, json.dumps(request.source))
+    (folder / BUILD_FOLDER).mkdir(parents=True, exist_ok=True)
     write_text(folder / OPTIONS_NAME, _to_toml({**request.places, **request.options}))
+    write_text(kept, json.dumps(request.source))
+
+
+def _has_hardly_begun(folder: Path) -> bool:
+    """Whether it is empty, or of a start that was killed before it had noted its request."""
+    names = {path.name for path in folder.iterdir()}
+    first = {BUILD_FOLDER, OPTIONS_NAME, f"{OPTIONS_NAME}{PARTIAL_SUFFIX}"}
+    return not names or (BUILD_FOLDER in names and names <= first)
 
 
 def _require_same_dataset(out: Path, request: BuildRequest) -> None:

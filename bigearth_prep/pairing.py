@@ -4,7 +4,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +121,7 @@ def _named_pairs(s2: Archive, s1: Archive, tables: TableConfig) -> pa.Table:
         return _with_unknowns(read_mapping(tables.mapping))
     if s1.layout == "v1":
         return _with_unknowns(read_json_pairs(s1))
-    if s2.patches or s1.patches:
+    if len(s2.names) or len(s1.names):
         log.warning("no --metadata table: nothing says which v2 patches belong together")
     return _with_unknowns(pa.table({"key": [], "s1_name": []}))
 
@@ -157,8 +157,8 @@ def _refuse_repeated(names: pa.ChunkedArray) -> None:
 def _find_in_archive(
     named: pa.Table, s2: Archive, s1: Archive, *, tabled: bool
 ) -> tuple[pa.Table, list[pa.Table]]:
-    in_s2, s2_folders, s2_unnamed = _look_up(named.column("key"), s2.patches)
-    in_s1, s1_folders, s1_unnamed = _look_up(named.column("s1_name"), s1.patches)
+    in_s2, s2_folders, s2_unnamed = _look_up(named.column("key"), s2)
+    in_s1, s1_folders, s1_unnamed = _look_up(named.column("s1_name"), s1)
     found = named.append_column("s2_folder", s2_folders).append_column("s1_folder", s1_folders)
     unnamed = RejectReason.NOT_IN_METADATA if tabled else RejectReason.MISSING_PARTNER
     why = "the tables do not name it" if tabled else "nothing names its partner"
@@ -172,16 +172,14 @@ def _find_in_archive(
     ]
 
 
-def _look_up(
-    names: pa.ChunkedArray, patches: Mapping[str, str]
-) -> tuple[np.ndarray, pa.Array, list[str]]:
+def _look_up(names: pa.ChunkedArray, archive: Archive) -> tuple[np.ndarray, pa.Array, list[str]]:
     """Which names are in the archive, their folders, and the archive's patches not named."""
-    held = pa.array(list(patches), pa.string())
-    folders = pa.array(list(patches.values()), pa.string())
+    held = archive.names
     index = pc.index_in(names.combine_chunks(), value_set=held)
-    named = pc.is_in(held, value_set=names.combine_chunks())
     present = pc.is_valid(index).to_numpy(zero_copy_only=False)
-    return present, folders.take(index), sorted(held.filter(pc.invert(named)).to_pylist())
+    unnamed = np.ones(len(held), dtype=bool)
+    unnamed[index.drop_null().to_numpy()] = False
+    return present, archive.folders.take(index), sorted(held.filter(pa.array(unnamed)).to_pylist())
 
 
 def _drop_excluded(pairs: pa.Table, tables: TableConfig) -> tuple[pa.Table, list[pa.Table]]:

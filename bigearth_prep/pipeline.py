@@ -4,7 +4,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from bigearth_prep.archive import drop_scratch, make_readable
 from bigearth_prep.build_card import card_of_build, split_cards
-from bigearth_prep.build_tasks import recipe_of, shard_tasks, write_plan
+from bigearth_prep.build_tasks import forget_tries, recipe_of, shard_tasks, write_plan
 from bigearth_prep.card import CARD_NAME, REJECTED_NAME, DatasetCard, ShardCard, read_card
 from bigearth_prep.cluster import ClusterConfig, Runner, open_cluster
 from bigearth_prep.errors import PrepError
@@ -21,6 +21,7 @@ from bigearth_prep.normalize import parameters_of
 from bigearth_prep.output_folder import BuildRequest, claim_folder, publish_folder
 from bigearth_prep.patch import RejectReason
 from bigearth_prep.plan import BuildConfig, BuildPlan, plan_build
+from bigearth_prep.shard_plan import first_pairs
 from bigearth_prep.shard_record import read_records
 from bigearth_prep.shard_task import BUILD_FOLDER, count_values, make_shard
 from bigearth_prep.statistics import (
@@ -33,13 +34,14 @@ from bigearth_prep.statistics import (
     write_statistics,
 )
 from bigearth_prep.terminal import counts_line, progress_bar
-from bigearth_prep.whole_file import write_bytes, write_text
+from bigearth_prep.whole_file import drop_partial_files, write_bytes, write_text
 from bigearth_prep.zarr_group import group_files
 from bigearth_prep.zarr_repack import close_gaps, pixel_arrays
 
 log = logging.getLogger(__name__)
 
 _STATISTICS_NAME = "statistics.json"
+_EXACT = "computed, exact: every good pair of the train split, native pixels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ def _build_in(
         }
         recipe = recipe_of(config, parameters)
         tasks = shard_tasks(folder, config, plan, recipe)
+        forget_tries(tasks)
         with progress_bar(len(plan.table.pairs), "pairs") as advance:
             for pairs in run(make_shard, tasks):
                 advance(pairs)
@@ -126,6 +129,7 @@ def _build_in(
     log.info("band files decoded: %s", counts_line(record.files_read.items()))
     tars = [file for file in record.files if file.name.endswith(".tar")]
     _drop_empty(folder, tars)
+    drop_partial_files(folder)
     tables = write_tables(folder, record.rows, plan.table.rejected)
     card = card_of_build(plan, recipe, statistics.source, split_cards(tars, arrays), tables)
     _finish(folder, card)
@@ -150,35 +154,56 @@ def _computed_statistics(
 ) -> StatisticsTable:
     """Of the train split's native pixels; kept in the build folder for a resumed build."""
     kept = folder / BUILD_FOLDER / _STATISTICS_NAME
-    if kept.exists():
-        return read_statistics(kept)
+    if not kept.exists():
+        write_statistics(_count_train(folder, config, plan, run, source=_EXACT), kept)
+    return read_statistics(kept)
+
+
+def _count_train(
+    folder: Path, config: BuildConfig, plan: BuildPlan, run: Runner, *, source: str
+) -> StatisticsTable:
     every = shard_tasks(folder, config, plan, recipe_of(config, parameters={}))
     tasks = [task for task in every if task.name.startswith("train/")]
     if not tasks:
         raise PrepError(
             "statistics are those of the train split, and no pair is in it; use --stats"
         )
+    forget_tries(tasks)
     total = {band.name: empty_counts(band) for band in config.bands}
     with progress_bar(len(tasks), "shards counted") as advance:
         for counts in run(count_values, tasks):
             for name, histogram in counts.items():
                 total[name] += histogram
             advance(1)
-    table = StatisticsTable(
-        source="computed: train split, native pixels",
+    return StatisticsTable(
+        source=source,
         bands={band.name: summarize(band, total[band.name]) for band in config.bands},
     )
-    write_statistics(table, kept)
-    return table
 
 
-def archive_statistics(config: BuildConfig, out: Path, cluster: ClusterConfig) -> StatisticsTable:
+def archive_statistics(
+    config: BuildConfig, out: Path, cluster: ClusterConfig, *, sampled_pairs: int | None = None
+) -> StatisticsTable:
     """Statistics of the train split's native pixels, written to `out` for `--stats FILE`.
+
+    Args:
+        config: The archive; its seed draws the sample.
+        out: JSON file to write; its `source` says whether pairs were left out.
+        cluster: Where to count.
+        sampled_pairs: Train pairs to count; all by default.
 
     Raises:
         PrepError: the archive or a table cannot be read, or no train pair is good.
     """
     plan = plan_build(config)
+    pairs = plan.counts_by_split().get("train", 0)
+    source = _EXACT
+    if sampled_pairs is not None and sampled_pairs < pairs:
+        plan = replace(plan, shards=first_pairs(plan.shards, "train", sampled_pairs))
+        source = (
+            f"computed, sampled: {sampled_pairs:,} of {pairs:,} pairs of the train split, drawn by "
+            f"seed {config.tables.seed}, native pixels"
+        )
     make_readable((plan.s2, plan.s1))
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside the output, where workers of other nodes can read the plan.
@@ -186,7 +211,7 @@ def archive_statistics(config: BuildConfig, out: Path, cluster: ClusterConfig) -
         folder = Path(scratch)
         write_plan(folder, plan)
         with open_cluster(cluster) as run:
-            table = _computed_statistics(folder, config, plan, run)
+            table = _count_train(folder, config, plan, run, source=source)
     write_statistics(table, out)
     drop_scratch((plan.s2, plan.s1), config.storage)
     return table

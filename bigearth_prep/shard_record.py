@@ -71,4 +71,4 @@ def write_record(
         _FILES_READ_KEY: json.dumps(files_read),
     }
     schema = RECORD_SCHEMA.with_metadata(metadata)
-    write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    write_table(pa.Table.from_pylist(rows, schema=schema), path, is_shared=True)

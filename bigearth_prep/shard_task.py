@@ -6,7 +6,7 @@ planned pair, stored or rejected, with size and checksum of the shard's files in
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +20,7 @@ from jaxtyping import Int64
 from bigearth_prep.acquisition import s1_time, s2_time
 from bigearth_prep.align import check_values, common_grid
 from bigearth_prep.bands import Band, bands_of
+from bigearth_prep.breadcrumbs import leave_breadcrumbs, refuse_deadly
 from bigearth_prep.card import ShardCard
 from bigearth_prep.errors import PrepError
 from bigearth_prep.labels import to_official_classes
@@ -66,6 +67,11 @@ class ShardTask:
         """Where the record of the finished shard is kept while the build lasts."""
         return self.dataset / BUILD_FOLDER / Path(self.name).with_suffix(".parquet")
 
+    @property
+    def breadcrumbs_path(self) -> Path:
+        """Where the task notes which of its pairs it is at."""
+        return self.record_path.with_suffix(".at")
+
 
 @dataclass(frozen=True, slots=True)
 class PairReader:
@@ -76,6 +82,9 @@ class PairReader:
     s1: PatchSource
     files_read: Counter[Decoder]
     """How many files were decoded by what, and how many bands were warped; grows on reading."""
+
+    note: Callable[[int], None]
+    """Notes which row is being read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,8 @@ def make_shard(task: ShardTask) -> int:
     A shard that an earlier build finished is kept.
 
     Raises:
-        PrepError: a pair is bad and the task is to fail on it, or the disk does not take it.
+        PrepError: a pair is bad and the task is to fail on it, the disk does not take it, or the
+            shard has killed its processes too often.
     """
     rows = _planned_rows(task)
     if _is_done(task):
@@ -111,7 +121,10 @@ def make_shard(task: ShardTask) -> int:
 
 def _write_shard(task: ShardTask, rows: list[dict[str, Any]]) -> None:
     record: list[dict[str, Any]] = []
-    with _open_archives(task) as archives, open_shard_files(task.dataset, task.files) as shard:
+    with (
+        _open_archives(task, rows) as archives,
+        open_shard_files(task.dataset, task.files) as shard,
+    ):
         for row, pair in _read_pairs(archives, rows):
             if isinstance(pair, PatchError):
                 record.append(_rejected_row(row, pair))
@@ -134,9 +147,10 @@ def _placement(shard: str | None, stored: StoredSample) -> dict[str, Any]:
 
 def count_values(task: ShardTask) -> dict[str, Int64[np.ndarray, " bin"]]:
     """Histograms of the native pixels of every good pair of the shard, by band name."""
+    rows = _planned_rows(task)
     counts = {band.name: empty_counts(band) for band in task.recipe.bands}
-    with _open_archives(task) as archives:
-        for _, pair in _read_pairs(archives, _planned_rows(task)):
+    with _open_archives(task, rows) as archives:
+        for _, pair in _read_pairs(archives, rows):
             if isinstance(pair, PatchError):
                 continue
             for band, raster in pair.rasters.items():
@@ -165,15 +179,21 @@ def _planned_rows(task: ShardTask) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _open_archives(task: ShardTask) -> Iterator[PairReader]:
-    with open_source(task.s2_root) as s2, open_source(task.s1_root) as s1:
-        yield PairReader(task, s2, s1, Counter())
+def _open_archives(task: ShardTask, rows: list[dict[str, Any]]) -> Iterator[PairReader]:
+    refuse_deadly(task.breadcrumbs_path, task.name, [row["key"] for row in rows])
+    with (
+        open_source(task.s2_root) as s2,
+        open_source(task.s1_root) as s1,
+        leave_breadcrumbs(task.breadcrumbs_path) as note,
+    ):
+        yield PairReader(task, s2, s1, Counter(), note)
 
 
 def _read_pairs(
     reader: PairReader, rows: list[dict[str, Any]]
 ) -> Iterator[tuple[dict[str, Any], ReadPair | PatchError]]:
-    for row in rows:
+    for number, row in enumerate(rows):
+        reader.note(number)
         try:
             yield row, _read_pair(reader, row)
         except PatchError as error:

@@ -66,10 +66,10 @@ def official_labels(column: pa.ChunkedArray) -> pa.ListArray:
     row = np.repeat(np.arange(len(lists)), lengths)
     code = codes[pc.index_in(flat, known).to_numpy(zero_copy_only=False)] if len(flat) else row
     kept = code >= 0
-    unique = np.unique(row[kept] * len(CLASSES) + code[kept])
-    counts = np.bincount(unique // len(CLASSES), minlength=len(lists))
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    names = pa.array(CLASSES).take(pa.array(unique % len(CLASSES)))
+    is_of = np.zeros((len(lists), len(CLASSES)), dtype=bool)
+    is_of[row[kept], code[kept]] = True
+    offsets = np.concatenate([[0], np.cumsum(is_of.sum(axis=1))]).astype(np.int32)
+    names = pa.array(CLASSES).take(pa.array(np.nonzero(is_of)[1]))
     return pa.ListArray.from_arrays(pa.array(offsets), names)
 
 

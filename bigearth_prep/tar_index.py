@@ -18,7 +18,13 @@ from bigearth_prep.whole_file import whole_file
 log = logging.getLogger(__name__)
 
 MEMBERS_TYPE = pa.list_(
-    pa.struct([("ending", pa.string()), ("start", pa.int64()), ("bytes", pa.int64())])
+    pa.struct(
+        [
+            ("ending", pa.dictionary(pa.int32(), pa.string())),
+            ("start", pa.int64()),
+            ("bytes", pa.int64()),
+        ]
+    )
 )
 """A patch's files: what follows its name, and where the content lies in the tar."""
 
@@ -26,7 +32,7 @@ INDEX_SCHEMA = pa.schema([("folder", pa.string()), ("members", MEMBERS_TYPE)])
 """One row per patch, in the tar's order; the folder is the whole path inside the tar."""
 
 _SOURCE_KEY = b"source"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _MEMBERS_PER_STEP = 4096
 
 
@@ -75,7 +81,9 @@ def _table_of(
     in_rows = columns[np.argsort(columns[:, 0], kind="stable")]
     row, code, start, size = np.ascontiguousarray(in_rows.T)
     ends = np.cumsum(np.bincount(row, minlength=len(folders)))
-    names = pa.array(endings, pa.string()).take(pa.array(code))
+    names = pa.DictionaryArray.from_arrays(
+        pa.array(code, pa.int32()), pa.array(endings, pa.string())
+    )
     members = pa.StructArray.from_arrays(
         [names, pa.array(start), pa.array(size)], fields=list(MEMBERS_TYPE.value_type)
     )

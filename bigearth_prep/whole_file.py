@@ -1,20 +1,30 @@
 """Files that appear whole or not at all, and their checksums."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import xxhash
 
+PARTIAL_SUFFIX = ".partial"
+
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, is_shared: bool = False) -> Iterator[Path]:
     """A path to write to; when the block ends well, what was written there becomes `path`.
 
     Should the block fail, `path` is as it was before.
+
+    Args:
+        path: The file.
+        is_shared: Others may write the same file at the same time, such as a task that was taken
+            for dead. Each then writes under a name of its own, which stays where it is killed;
+            `drop_partial_files` removes those.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    own = f".{secrets.token_hex(4)}" if is_shared else ""
+    partial = path.with_name(f"{path.name}{own}{PARTIAL_SUFFIX}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
@@ -24,6 +34,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
     partial.replace(path)
     _flush_to_disk(path.parent)
+
+
+def drop_partial_files(folder: Path) -> None:
+    """Remove what killed writers have left anywhere in the folder."""
+    for partial in folder.rglob(f"*{PARTIAL_SUFFIX}"):
+        partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

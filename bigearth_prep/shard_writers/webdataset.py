@@ -115,7 +115,10 @@ class ShardStream:
 @contextmanager
 def open_shard(path: Path) -> Iterator[ShardStream]:
     """A stream to add samples to; the shard appears at `path` when the block succeeds."""
-    with whole_file(path) as partial, partial.open("wb", buffering=_BUFFER_BYTES) as stream:
+    with (
+        whole_file(path, is_shared=True) as partial,
+        partial.open("wb", buffering=_BUFFER_BYTES) as stream,
+    ):
         shard = ShardStream(stream)
         yield shard
         shard.end()

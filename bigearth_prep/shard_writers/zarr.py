@@ -67,7 +67,10 @@ def open_zarr_shard(path: Path, capacity: int) -> Iterator[ZarrShardStream]:
         path: The file.
         capacity: Samples that every shard file of the array has room for.
     """
-    with whole_file(path) as partial, partial.open("wb", buffering=_BUFFER_BYTES) as stream:
+    with (
+        whole_file(path, is_shared=True) as partial,
+        partial.open("wb", buffering=_BUFFER_BYTES) as stream,
+    ):
         shard = ZarrShardStream(stream, capacity)
         yield shard
         shard.end()

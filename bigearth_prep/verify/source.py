@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Int64
 
 from bigearth_prep.archive import Archive, StorageConfig, drop_scratch, make_readable, scan_archives
@@ -141,10 +142,10 @@ def _checks(
 
 def _places_of(archive: Archive, names: pa.ChunkedArray) -> list[PatchPlace | None]:
     """Where patches lie; None for those that the archive does not hold."""
-    numbers = {name: number for number, name in enumerate(archive.patches)}
+    rows = pc.index_in(names.combine_chunks(), value_set=archive.names).to_pylist()
     return [
-        place_of(archive.patches[name], archive.members[numbers[name]].as_py())
-        if name in numbers
-        else None
-        for name in names.to_pylist()
+        None
+        if row is None
+        else place_of(archive.folders[row].as_py(), archive.members[row].as_py())
+        for row in rows
     ]

@@ -5,6 +5,7 @@ import shutil
 import tarfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,15 +14,17 @@ import rasterio
 from rasterio.enums import Resampling as GdalResampling
 
 import bigearth_prep
-from bigearth_prep import pipeline
+from bigearth_prep import pipeline, shard_task
 from bigearth_prep.bands import S2_BANDS, select_bands
 from bigearth_prep.card import CARD_NAME, read_card
 from bigearth_prep.cluster import ClusterConfig
 from bigearth_prep.errors import PrepError
 from bigearth_prep.labels import to_official_classes
 from bigearth_prep.manifest import MANIFEST_SCHEMA, read_manifest
+from bigearth_prep.pairing import TableConfig
 from bigearth_prep.pipeline import BuildSummary
-from bigearth_prep.shard_task import ShardTask, make_shard
+from bigearth_prep.shard_task import PairReader, ReadPair, ShardTask, make_shard
+from bigearth_prep.statistics import StatisticsTable, read_statistics
 from tests.archive_fixture import build, copy_archive, problems_of, request, tree_bytes
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
@@ -298,6 +301,32 @@ def test_statistics_never_come_from_an_earlier_count(v2_archive: Path, tmp_path:
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_statistics_of_a_sample_are_those_of_so_many_train_pairs_and_say_so(
+    v2_archive: Path, tmp_path: Path
+) -> None:
+    def statistics(pairs: int | None, **changes: object) -> StatisticsTable:
+        return pipeline.archive_statistics(
+            request(v2_archive, **changes),
+            tmp_path / "stats.json",
+            ClusterConfig(workers=0),
+            sampled_pairs=pairs,
+        )
+
+    exact = statistics(None)
+    train = exact.bands["B04"].count // 120**2
+    assert exact.source.startswith("computed, exact: every good pair of the train split")
+    assert statistics(train) == exact
+    sampled = statistics(3)
+    assert sampled.bands["B04"].count == 3 * 120**2
+    assert sampled.source == (
+        f"computed, sampled: 3 of {train} pairs of the train split, drawn by seed 0, native pixels"
+    )
+    assert read_statistics(tmp_path / "stats.json") == sampled
+    assert statistics(3, shard_mb=0.3) == sampled
+    reseeded = TableConfig(metadata=request(v2_archive).tables.metadata, seed=1)
+    assert statistics(3, tables=reseeded).bands != sampled.bands
+
+
 def test_an_archive_with_no_usable_pair_writes_its_reasons_and_no_card(
     v2_archive: Path, tmp_path: Path
 ) -> None:
@@ -328,7 +357,7 @@ def interrupted(archive: Path, out: Path, after: int, monkeypatch: pytest.Monkey
         nonlocal done
         if done == after:
             (task.dataset / task.name).parent.mkdir(exist_ok=True)
-            (task.dataset / f"{task.name}.partial").write_bytes(b"half")
+            (task.dataset / f"{task.name}.01234567.partial").write_bytes(b"half")
             raise KeyboardInterrupt
         done += 1
         return make_shard(task)
@@ -352,6 +381,27 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(
     build(v2_archive, out)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert tree_bytes(out) == tree_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("shard_format", ["webdataset", "both"])
+def test_a_task_that_was_taken_for_dead_and_its_second_run_do_not_disturb_each_other(
+    v2_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_format: str
+) -> None:
+    build(v2_archive, tmp_path / "whole", shard_format=shard_format)
+    read_pair = shard_task._read_pair
+    overtaken: set[str] = set()
+
+    def overtaken_once(reader: PairReader, row: dict[str, Any]) -> ReadPair:
+        pair = read_pair(reader, row)
+        if reader.task.name not in overtaken:
+            overtaken.add(reader.task.name)
+            make_shard(reader.task)
+        return pair
+
+    monkeypatch.setattr(shard_task, "_read_pair", overtaken_once)
+    build(v2_archive, tmp_path / "out", shard_format=shard_format)
+    assert len(overtaken) > 3
+    assert tree_bytes(tmp_path / "out") == tree_bytes(tmp_path / "whole")
 
 
 def test_a_finished_shard_that_was_damaged_is_made_again(

@@ -3,11 +3,13 @@
 from collections import defaultdict
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bigearth_prep import shard_plan
 from bigearth_prep.card import SPLITS
-from bigearth_prep.shard_plan import dense_shards, plan_shards, split_by_location
+from bigearth_prep.shard_plan import dense_shards, first_pairs, plan_shards, split_by_location
 
 KEYS = st.lists(st.text("abcdefgh_0123456789", min_size=1), unique=True, max_size=60)
 
@@ -98,3 +100,26 @@ def test_dense_shards_hold_every_sample_once_in_order_and_are_full_but_the_last(
     sizes = [sum(run.count for run in runs) for runs in dense]
     assert all(size == capacity for size in sizes[:-1])
     assert all(0 < size <= capacity for size in sizes[-1:])
+
+
+def test_the_first_pairs_of_a_split_do_not_depend_on_how_it_is_cut() -> None:
+    keys = [f"patch_{number:04}" for number in range(1000)]
+    splits = ["train" if number % 3 else "test" for number in range(1000)]
+    chosen = []
+    for pairs_per_shard in (7, 400):
+        shards = plan_shards(keys, splits, pairs_per_shard=pairs_per_shard, seed=3)
+        first = first_pairs(shards, "train", 300)
+        assert [len(spec.rows) for spec in first] == [256, 44]
+        chosen.append(np.concatenate([spec.rows for spec in first]).tolist())
+    assert chosen[0] == chosen[1]
+    assert {splits[row] for row in chosen[0]} == {"train"}
+
+
+def test_keys_of_one_hash_are_ordered_by_key_and_not_by_where_they_stand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = [f"patch_{number}" for number in range(9)]
+    monkeypatch.setattr(shard_plan, "keyed_hashes", lambda keys, _: np.ones(len(keys), np.uint64))
+    for order in (keys, keys[::-1]):
+        (spec,) = plan_shards(order, ["train"] * 9, pairs_per_shard=9, seed=0)
+        assert [order[row] for row in spec.rows] == keys

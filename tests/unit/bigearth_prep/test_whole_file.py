@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bigearth_prep.whole_file import whole_file, write_text
+from bigearth_prep.whole_file import drop_partial_files, whole_file, write_text
 
 
 def test_a_finished_file_has_its_name_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -28,3 +28,17 @@ def test_the_name_appears_only_at_the_end(tmp_path: Path) -> None:
         partial.write_text("whole", encoding="utf-8")
         assert not path.exists()
     assert path.exists()
+
+
+def test_two_writers_of_one_file_do_not_meet_and_what_the_killed_leave_is_removed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "deep" / "note.txt"
+    with whole_file(path, is_shared=True) as slow:
+        slow.write_text("same", encoding="utf-8")
+        with whole_file(path, is_shared=True) as fast:
+            fast.write_text("same", encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == "same"
+    (tmp_path / "deep" / "note.txt.1234.partial").write_text("half", encoding="utf-8")
+    drop_partial_files(tmp_path)
+    assert [file.name for file in path.parent.iterdir()] == ["note.txt"]
