@@ -65,6 +65,9 @@ class Checkpoint:
     optimizer: dict[str, Any]
     """AdamW's running statistics."""
 
+    skips: dict[str, Tensor]
+    """How many steps moved nothing, in a row up to here and in total."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Record:

@@ -81,6 +81,12 @@ cli.command_class = VerboseCommand
     help="Same as --set sampling.precision=...; `auto` is bf16 on GPUs that have it.",
 )
 @click.option(
+    "--compile",
+    "compile_blocks",
+    is_flag=True,
+    help="Compile the student's and the teacher's blocks: same as --set compute.compile=true.",
+)
+@click.option(
     "--threads",
     type=click.IntRange(min=0),
     default=0,
@@ -97,6 +103,7 @@ def pretrain_command(  # noqa: PLR0913 - one parameter per option
     max_steps: int,
     device: DeviceChoice,
     precision: Precision | None,
+    compile_blocks: bool,
     threads: int,
     as_json: bool,
 ) -> int:
@@ -106,6 +113,8 @@ def pretrain_command(  # noqa: PLR0913 - one parameter per option
     """
     if precision is not None:
         assignments = (*assignments, f"sampling.precision={precision}")
+    if compile_blocks:
+        assignments = (*assignments, "compute.compile=true")
     try:
         config = resolve_config(recipe, config_file, assignments)
     except TrainError as error:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from dinomm_train.compute_config import ComputeConfig
 from dinomm_train.health_config import HealthConfig
 from dinomm_train.view_config import (
     Chain,
@@ -18,6 +19,7 @@ from dinomm_train.view_config import (
 __all__ = [
     "RECIPES",
     "Chain",
+    "ComputeConfig",
     "CropConfig",
     "DeviceChoice",
     "HeadConfig",
@@ -139,9 +141,8 @@ class LossConfig:
     """Share of the old centre in the new one."""
 
     def __post_init__(self) -> None:
-        _require_positive(
-            self, "student_temperature", "teacher_temperature", "teacher_temperature_start"
-        )
+        _require_positive(self, "student_temperature", "teacher_temperature")
+        _require_positive(self, "teacher_temperature_start")
         _require_not_negative(self, "teacher_warmup_epochs")
         require_probabilities(self, "centre_momentum")
 
@@ -201,9 +202,8 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "epochs")
-        _require_not_negative(
-            self, "warmup_epochs", "lr", "lr_end", "weight_decay", "weight_decay_end"
-        )
+        _require_not_negative(self, "warmup_epochs", "lr", "lr_end")
+        _require_not_negative(self, "weight_decay", "weight_decay_end")
         require_probabilities(self, "teacher_momentum", "teacher_momentum_end")
         if self.warmup_epochs > self.epochs:
             raise ValueError(
@@ -222,8 +222,7 @@ class SamplingConfig:
     """Samples per step over all ranks together."""
 
     sample_limit: int = 0
-    """Train samples used, from the first in stored order; zero uses all. The published code's
-    length was hard-coded to 300,000 (D1)."""
+    """Train samples used, the first in stored order; zero uses all. Published: 300,000 (D1)."""
 
     precision: Precision = "auto"
     """Arithmetic of the forward passes."""
@@ -275,6 +274,9 @@ class RunConfig:
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Batch, seed and samples."""
+
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    """How a step is computed."""
 
     output: OutputConfig = field(default_factory=OutputConfig)
     """Metrics and checkpoints."""

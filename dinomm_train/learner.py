@@ -1,22 +1,31 @@
 """One step of learning: both networks, the loss, the optimizer, and all that a checkpoint holds."""
 
-import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dinomm_train.config import Precision, RunConfig
+from dinomm_train.data.draws import Purpose, view_uniforms
 from dinomm_train.data.views import Views
 from dinomm_train.distributed import Ranks, mean_over_ranks
 from dinomm_train.errors import TrainError
 from dinomm_train.loss import DinoLoss
+from dinomm_train.models.projection_head import Projections
 from dinomm_train.models.student_teacher import Encoder, build_student_teacher
-from dinomm_train.optim import build_optimizer, clip_gradients, drop_gradients, set_step_values
+from dinomm_train.optim import (
+    MovingAverage,
+    build_optimizer,
+    clip_gradients,
+    drop_gradients,
+    set_step_values,
+    take_step,
+)
 from dinomm_train.schedules import StepValues
 
 
@@ -29,6 +38,9 @@ class StepReport:
 
     gradient_norm: Float[Tensor, ""]
     """Of all gradients together, the last layer's only where it moves, before clipping."""
+
+    skipped: Float[Tensor, ""]
+    """One where a loss or gradient was not finite, so that this step moved nothing; else zero."""
 
 
 class Learner:
@@ -45,6 +57,11 @@ class Learner:
             global_count=config.views.crops.global_count,
         ).to(ranks.device)
         self.optimizer = build_optimizer(self.networks.student, config.optim)
+        self._weights = list(self.networks.student.parameters())
+        self.average = MovingAverage(self.networks)
+        self.skipped_in_row, self.skipped_total = torch.zeros(
+            2, dtype=torch.int64, device=ranks.device
+        )
         self.half_precision = choose_half_precision(config.sampling.precision, ranks.device)
         self._student = _connect(self.networks.student, ranks)
 
@@ -55,6 +72,7 @@ class Learner:
             "teacher": self.networks.teacher.state_dict(),
             "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "skips": {"in_row": self.skipped_in_row, "total": self.skipped_total},
         }
 
     def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
@@ -63,43 +81,86 @@ class Learner:
         self.networks.teacher.load_state_dict(state["teacher"])
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.skipped_in_row.copy_(state["skips"]["in_row"])
+        self.skipped_total.copy_(state["skips"]["total"])
 
     def step(self, views: Views, values: StepValues, step: int) -> StepReport:
         """What the step measured; both networks, the centre and the optimizer have moved.
 
-        Raises:
-            TrainError: the loss or the gradient is not finite; nothing has moved.
+        Where the loss or a gradient of any rank is not finite, nothing moves on any rank, and the
+        step is counted as skipped. The host waits for no device here.
         """
-        self._seed_stochastic_depth(step)
+        self._seed_global_state(step)
         set_step_values(self.optimizer, values)
-        student_logits, teacher_logits = self._logits(views)
-        loss: Tensor = self.loss(
-            student_logits, teacher_logits, teacher_temperature=values.teacher_temperature
-        )
-        # The mean over ranks: when one has lost its way, all stop together.
-        mean_loss = mean_over_ranks(loss.detach())
-        _require_finite(mean_loss, step)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, teacher = self._accumulate(views, values.teacher_temperature)
         if values.last_layer_frozen:
             drop_gradients(self.networks.student.head.prototypes)
-        gradient_norm = clip_gradients(self.networks.student, self.config.optim)
-        _require_finite(gradient_norm, step, what="gradient norm")
-        self.optimizer.step()
-        self.loss.update_centre(teacher_logits)
-        self.networks.update_teacher(values.teacher_momentum)
-        return StepReport(loss=mean_loss, gradient_norm=gradient_norm)
+        gradient_norm = clip_gradients(self._weights, self.config.optim)
+        report = _agree(loss, gradient_norm)
+        self._count(report.skipped)
+        take_step(self.optimizer, report.skipped)
+        self.loss.update_centre(teacher, report.skipped)
+        self.average.follow(values.teacher_momentum, report.skipped)
+        return report
 
-    def _logits(self, views: Views) -> tuple[Tensor, Tensor]:
+    def _accumulate(
+        self, views: Views, teacher_temperature: float
+    ) -> tuple[Float[Tensor, ""], Projections]:
+        """The loss of the batch, its gradients left with the weights, and the teacher's part of it.
+
+        Samples go through `compute.micro_batch` at a time. The loss is a mean over samples, so
+        each part adds its share; ranks exchange gradients once, with the last part. The centre
+        used is that of the steps before, and what it moves to is of the whole batch.
+        """
+        samples = len(views.key.sample_ids)
+        parts = list(views.split(self.config.compute.micro_batch or samples))
+        losses: list[Tensor] = []
+        teachers: list[Projections] = []
+        for part in parts:
+            with self._exchange_gradients(is_last=part is parts[-1]):
+                loss, teacher = self._loss(part, teacher_temperature)
+                share = loss * (len(part.key.sample_ids) / samples)
+                share.backward()  # type: ignore[no-untyped-call]
+            losses.append(share.detach())
+            # The same prototypes for all parts; one copy of them is enough.
+            one_copy = teachers[0].prototypes if teachers else teacher.prototypes
+            teachers.append(Projections(teacher.directions, one_copy))
+        directions = torch.cat([teacher.directions for teacher in teachers])
+        whole = Projections(directions=directions, prototypes=teachers[0].prototypes)
+        return torch.stack(losses).sum(), whole
+
+    def _loss(
+        self, views: Views, teacher_temperature: float
+    ) -> tuple[Float[Tensor, ""], Projections]:
+        """The mean over these samples, and where the teacher sees them."""
         device = self.ranks.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.half_precision):
             with torch.no_grad():
-                teacher_logits = self.networks.teacher((views.teacher_crops,))
-            student_logits = self._student(views.student_crops)
-        return student_logits, teacher_logits
+                teacher: Projections = self.networks.teacher((views.teacher_crops,))
+            student = self._student(views.student_crops, self._depth_uniforms(views))
+            loss: Tensor = self.loss(student, teacher, teacher_temperature=teacher_temperature)
+        return loss, teacher
 
-    def _seed_stochastic_depth(self, step: int) -> None:
-        # Torch's generator is set anew for each step, so that a checkpoint need not hold it.
+    def _depth_uniforms(self, views: Views) -> Float64[np.ndarray, "branch crop"]:
+        """One number per crop and residual branch, which neither ranks nor parts change."""
+        draws = self.networks.student.backbone.branch_count
+        uniforms = view_uniforms(
+            views.key, Purpose.DEPTH, views=range(views.view_count), draws=draws
+        )
+        return uniforms.reshape(len(views.states), draws).T
+
+    def _exchange_gradients(self, *, is_last: bool) -> AbstractContextManager[None]:
+        if is_last or not isinstance(self._student, DistributedDataParallel):
+            return nullcontext()
+        return self._student.no_sync()
+
+    def _count(self, skipped: Float[Tensor, ""]) -> None:
+        self.skipped_in_row.add_(1).mul_(skipped.long())
+        self.skipped_total.add_(skipped.long())
+
+    def _seed_global_state(self, step: int) -> None:
+        # For networks that draw by themselves; anew for each step, so that no checkpoint holds it.
         name = (self.config.sampling.seed, step, self.ranks.rank)
         torch.manual_seed(int(np.random.SeedSequence(name).generate_state(1, np.uint64)[0]))
 
@@ -123,13 +184,12 @@ def _connect(student: Encoder, ranks: Ranks) -> Encoder | DistributedDataParalle
     if ranks.world == 1:
         return student
     devices = None if ranks.device.type == "cpu" else [ranks.device]
-    return DistributedDataParallel(student, device_ids=devices)
+    return DistributedDataParallel(student, device_ids=devices, gradient_as_bucket_view=True)
 
 
-def _require_finite(measure: Tensor, step: int, *, what: str = "loss") -> None:
-    value = float(measure)
-    if not math.isfinite(value):
-        raise TrainError(
-            f"the {what} of step {step} is {value}, so it was not taken; start again in another "
-            "--out with a lower schedule.lr, or with --precision fp32"
-        )
+def _agree(loss: Float[Tensor, ""], gradient_norm: Float[Tensor, ""]) -> StepReport:
+    """The measures as all ranks see them: where one has lost its way, all skip the step."""
+    is_lost = ~(loss.isfinite() & gradient_norm.isfinite())
+    mean_loss, lost_share = mean_over_ranks(torch.stack([loss, is_lost.to(loss.dtype)]))
+    skipped = (lost_share > 0).float()
+    return StepReport(loss=mean_loss, gradient_norm=gradient_norm, skipped=skipped)

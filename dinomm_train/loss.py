@@ -3,9 +3,12 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from dinomm_train.config import LossConfig
+from dinomm_train.cross_entropy import Targets, paired_cross_entropy
 from dinomm_train.distributed import mean_over_ranks
+from dinomm_train.models.projection_head import Projections
 
 
 class DinoLoss(nn.Module):
@@ -26,30 +29,31 @@ class DinoLoss(nn.Module):
         self.register_buffer("centre", torch.zeros(prototypes))
 
     def forward(
-        self,
-        student_logits: Float[Tensor, "student_crop prototype"],
-        teacher_logits: Float[Tensor, "teacher_crop prototype"],
-        *,
-        teacher_temperature: float,
+        self, student: Projections, teacher: Projections, *, teacher_temperature: float
     ) -> Float[Tensor, ""]:
-        """The loss of a batch; both inputs list view after view, global crops first.
+        """The loss of a batch; both inputs list view after view, global crops first."""
+        directions = student.directions
+        batch = len(teacher.directions) // self.global_count
+        return paired_cross_entropy(
+            directions,
+            student.prototypes,
+            self.student_temperature,
+            Targets(
+                directions=teacher.directions,
+                prototypes=teacher.prototypes,
+                centre=self.centre,
+                temperature=teacher_temperature,
+            ),
+            self._pair_weights(len(directions) // batch, batch),
+        )
 
-        As a row of q sums to one, -sum_k q log p = logsumexp(z) - q.z for z the student's scaled
-        logits, so that no log-probabilities are stored and a view meets all its q's at once.
-        """
-        batch = len(teacher_logits) // self.global_count
-        student = _by_view(student_logits, batch) / self.student_temperature
-        targets = _by_view(self.assign(teacher_logits, teacher_temperature), batch)
-        view_count = len(student)
-        # A local crop meets every teacher crop, a global one all but itself.
-        meetings = torch.full((view_count, 1), self.global_count, device=student.device)
-        meetings[: self.global_count] -= 1
-        spread = (meetings * student.logsumexp(dim=-1)).sum()
-        agreement = (student.sum(dim=0) * targets.sum(dim=0)).sum()
-        with_itself = (student[: self.global_count] * targets).sum()
-        pairs = self.global_count * (view_count - 1)
-        loss: Tensor = (spread - agreement + with_itself) / (pairs * batch)
-        return loss
+    def _pair_weights(self, views: int, batch: int) -> Float[Tensor, "crop target"]:
+        """One over the number of pairs for views of one sample that differ, else zero."""
+        dtype, device = self.centre.dtype, self.centre.device
+        differ = 1 - torch.eye(views, self.global_count, dtype=dtype, device=device)
+        is_same_sample = torch.eye(batch, dtype=dtype, device=device)
+        pairs = self.global_count * (views - 1) * batch
+        return torch.kron(differ, is_same_sample) / pairs
 
     @torch.no_grad()
     def assign(
@@ -59,14 +63,16 @@ class DinoLoss(nn.Module):
         return ((_widen(teacher_logits) - self.centre) / temperature).softmax(dim=-1)
 
     @torch.no_grad()
-    def update_centre(self, teacher_logits: Float[Tensor, "crop prototype"]) -> None:
-        """Move the centre towards the mean of these logits over all ranks."""
-        mean = mean_over_ranks(_widen(teacher_logits).mean(dim=0))
-        self.centre.lerp_(mean, 1 - self.centre_momentum)
+    def update_centre(self, teacher: Projections, skipped: Float[Tensor, ""]) -> None:
+        """Move the centre towards the mean of the teacher's logits over all crops of all ranks.
 
-
-def _by_view(logits: Tensor, batch: int) -> Float[Tensor, "view sample prototype"]:
-    return _widen(logits).reshape(-1, batch, logits.shape[-1])
+        Nothing moves where `skipped` is one. As logits are linear in the directions, and the
+        teacher is the same on all ranks, their mean is that of the mean direction.
+        """
+        direction = mean_over_ranks(teacher.directions.mean(dim=0))
+        moved = self.centre.lerp(linear(teacher.prototypes, direction), 1 - self.centre_momentum)
+        # Not a factor of zero: the mean of a skipped step need not be finite.
+        self.centre.copy_(torch.where(skipped > 0, self.centre, moved))
 
 
 def _widen(logits: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """AdamW over the student: what decays, what is clipped, and what is held still at first."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dinomm_train.config import OptimConfig
+from dinomm_train.models.student_teacher import StudentTeacher
 from dinomm_train.schedules import StepValues
+
+_NORM_FLOOR = 1e-6
+"""Added to norms before dividing, as in torch's and the published clipping."""
 
 _TOKENS = ("pos_embed", "cls_token", "reg_token")
 
@@ -42,15 +47,48 @@ def drop_gradients(module: nn.Module) -> None:
         weights.grad = None
 
 
-def clip_gradients(student: nn.Module, config: OptimConfig) -> Float[Tensor, ""]:
+def clip_gradients(parameters: Sequence[nn.Parameter], config: OptimConfig) -> Float[Tensor, ""]:
     """The Euclidean norm of all gradients together, before they were clipped in place."""
-    gradients = [weights.grad for weights in student.parameters() if weights.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
+    gradients = [weights.grad for weights in parameters if weights.grad is not None]
+    norms = torch.stack(torch._foreach_norm(gradients))  # noqa: SLF001 (private by name only)
+    total: Tensor = torch.linalg.vector_norm(norms)
     if not config.clip_norm:
-        return norm
-    if config.clip == "global":
-        nn.utils.clip_grads_with_norm_(student.parameters(), config.clip_norm, norm)
-    else:
-        for weights in student.parameters():
-            nn.utils.clip_grad_norm_(weights, config.clip_norm)
-    return norm
+        return total
+    clipped = norms if config.clip == "per_tensor" else total
+    factors = (config.clip_norm / (clipped + _NORM_FLOOR)).clamp(max=1.0)
+    by_tensor = factors.unbind() if factors.ndim else factors
+    torch._foreach_mul_(gradients, by_tensor)
+    return total
+
+
+def take_step(optimizer: torch.optim.AdamW | torch.optim.SGD, skipped: Float[Tensor, ""]) -> None:
+    """Let a fused optimizer step, or leave all as it is where `skipped` is one.
+
+    The flag is read on the device, as for gradients that a loss scaler finds infinite.
+    """
+    optimizer.found_inf = skipped  # type: ignore[union-attr]
+    optimizer.step()
+
+
+class MovingAverage:
+    """Lets the teacher follow the student: teacher = momentum x teacher + (1 - momentum) x student.
+
+    This is SGD on the teacher, with rate 1 - momentum, the difference to the student as the
+    gradient: minus the student's weight, plus decay of the teacher's own. Written so, one fused
+    pass over all weights gives the bits of `lerp` and can be skipped on the device.
+    """
+
+    def __init__(self, networks: StudentTeacher) -> None:
+        self._teacher = list(networks.teacher.parameters())
+        self._student = [weights.detach() for weights in networks.student.parameters()]
+        self._optimizer = torch.optim.SGD(
+            self._teacher, weight_decay=1.0, maximize=True, fused=True
+        )
+
+    def follow(self, momentum: float, skipped: Float[Tensor, ""]) -> None:
+        """Move each of the teacher's weights, unless `skipped` is one."""
+        for mine, leading in zip(self._teacher, self._student, strict=True):
+            mine.grad = leading
+        self._optimizer.param_groups[0]["lr"] = 1 - momentum
+        take_step(self._optimizer, skipped)
+        self._optimizer.zero_grad()

@@ -156,6 +156,7 @@ class Trainer:
                 "teacher": stored.teacher,
                 "loss": stored.loss,
                 "optimizer": stored.optimizer,
+                "skips": stored.skips,
             }
         )
         self.step = stored.step
@@ -259,8 +260,9 @@ class Trainer:
 def _require_same_run(
     stored: Checkpoint, config: RunConfig, dataset: StoredDataset, run: Path
 ) -> None:
-    # What these sections say changes no weight.
-    comparable = replace(config, output=stored.config.output, health=stored.config.health)
+    # What these sections say changes no weight but by rounding.
+    kept = stored.config
+    comparable = replace(config, compute=kept.compute, output=kept.output, health=kept.health)
     changed = list(config_differences(stored.config, comparable))
     if stored.dataset_checksum != dataset.checksum:
         changed.append(f"dataset: {stored.dataset_checksum} -> {dataset.checksum} ({dataset.path})")

@@ -45,6 +45,7 @@ def write_run(folder: Path, dataset: Path, *, config: RunConfig = TINY_RUN, seed
         teacher=pair.teacher.state_dict(),
         loss={},
         optimizer={},
+        skips={},
     )
     save_checkpoint(folder, checkpoint, keep_last=1)
     return folder

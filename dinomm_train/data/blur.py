@@ -1,11 +1,11 @@
 """Gaussian blur, each crop with its own width."""
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from dinomm_train.data.resampling import Taps, resample
+from dinomm_train.data.transfer import to_device
 
 _RADIUS_SIGMAS = 3
 """Where OpenCV ends the kernel of 8-bit images, in standard deviations."""
@@ -18,10 +18,10 @@ def blur(
     if not crops.numel():
         return crops
     count, side = len(crops), crops.shape[-1]
-    kernels = torch.from_numpy(_kernels(sigma_px)).to(crops.device)
+    kernels = to_device(_kernels(sigma_px), crops.device)
     reach = kernels.shape[1] // 2
     steps = np.arange(-reach, reach + 1)
-    lines = torch.from_numpy(_reflected(np.arange(side)[:, None] + steps, side)).to(crops.device)
+    lines = to_device(_reflected(np.arange(side)[:, None] + steps, side), crops.device)
     taps = Taps(indices=lines.expand(count, -1, -1), weights=kernels[:, None].expand(-1, side, -1))
     return resample(crops, taps, taps)
 

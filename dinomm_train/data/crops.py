@@ -15,6 +15,7 @@ from torch import Tensor
 from dinomm_train.config import CropConfig
 from dinomm_train.data.draws import between
 from dinomm_train.data.resampling import Taps, resample
+from dinomm_train.data.transfer import to_device
 
 _TRIES = 10
 _TOP, _LEFT, _MIRROR, _FLIP, _TURN = range(2 * _TRIES, 2 * _TRIES + 5)
@@ -101,7 +102,7 @@ def cut_crops(
     vertical = np.stack([boxes.top, boxes.height, boxes.flipped ^ turned])
     horizontal = np.stack([boxes.left, boxes.width, boxes.mirrored])
     down, across, is_turned = (
-        torch.from_numpy(array).to(images.device)
+        to_device(array, images.device)
         for array in (
             np.where(turned, horizontal, vertical),
             np.where(turned, vertical, horizontal),

@@ -10,6 +10,7 @@ from torch import Tensor
 from bigearth_prep.bands import SENSORS
 from bigearth_prep.card import BandParameters, DatasetCard, Scheme
 from dinomm_train.data.stream import StoredBatch
+from dinomm_train.data.transfer import to_device
 from dinomm_train.errors import TrainError
 
 
@@ -97,7 +98,7 @@ def per_channel(
     values: Float32[np.ndarray, " channel"], device: torch.device
 ) -> Float32[Tensor, "channel 1 1"]:
     """One value per channel, shaped to meet a batch of images on the device."""
-    return torch.from_numpy(values).to(device)[:, None, None]
+    return to_device(values, device)[:, None, None]
 
 
 def _is_bounded(scheme: Scheme) -> bool:

@@ -15,6 +15,7 @@ from dinomm_train.data.blur import blur
 from dinomm_train.data.draws import between
 from dinomm_train.data.inputs import SensorChannels
 from dinomm_train.data.radiometry import chosen
+from dinomm_train.data.transfer import to_device
 
 _JITTER, _BRIGHTNESS, _CONTRAST, _GRAY, _BLUR, _SIGMA, _SOLARIZE = range(7)
 PUBLISHED_DRAWS = 7
@@ -79,9 +80,9 @@ def _jitter(
 ) -> Float32[Tensor, "crop channel side side"]:
     """Brightness, then contrast about each channel's mean, cast to bytes after each."""
     brightness, contrast = (
-        torch.from_numpy(between(uniforms[:, draw], 1 - change, 1 + change).astype(np.float32))
-        .to(codes.device)
-        .view(-1, 1, 1, 1)
+        to_device(
+            between(uniforms[:, draw], 1 - change, 1 + change).astype(np.float32), codes.device
+        ).view(-1, 1, 1, 1)
         for draw, change in ((_BRIGHTNESS, config.brightness), (_CONTRAST, config.contrast))
     )
     codes = _to_bytes(codes * brightness, wrap=config.wrap)

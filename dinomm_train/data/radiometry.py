@@ -16,6 +16,7 @@ from dinomm_train.config import RadiometryConfig
 from dinomm_train.data.blur import blur
 from dinomm_train.data.draws import between
 from dinomm_train.data.inputs import InputScaling, per_channel
+from dinomm_train.data.transfer import to_device
 
 (
     _JITTER,
@@ -67,7 +68,7 @@ def change_radiometry(
 
 def chosen(mask: Bool[np.ndarray, " crop"], device: torch.device) -> Int64[Tensor, " chosen"]:
     """The indices of the true entries, on the device; found on the host, so nothing waits."""
-    return torch.from_numpy(np.flatnonzero(mask)).to(device)
+    return to_device(np.flatnonzero(mask), device)
 
 
 def _regained(
@@ -78,7 +79,7 @@ def _regained(
 ) -> Float32[Tensor, "crop channel side side"]:
     """Gain, contrast about each channel's mean, and offset, as one multiplication and addition."""
     gain, contrast, offset = (
-        torch.from_numpy(factor.astype(np.float32)).to(crops.device)
+        to_device(factor.astype(np.float32), crops.device)
         for factor in _factors(uniforms, config, scaling)
     )
     # contrast * (gain x + offset - m) + m, where m = gain mean(x) + offset
@@ -119,7 +120,7 @@ def _speckle_db(
     The field repeats at its borders.
     """
     corners = uniforms[:, [_SPECKLE_ROW, _SPECKLE_COLUMN]] * _SPECKLE_FIELD_PX
-    start = torch.from_numpy(corners.astype(np.int64)).to(crops.device)
+    start = to_device(corners.astype(np.int64), crops.device)
     steps = torch.arange(crops.shape[-1], device=crops.device)
     rows, columns = ((start[:, :, None] + steps) % _SPECKLE_FIELD_PX).unbind(dim=1)
     field = _speckle_field(looks, crops.device)
@@ -131,4 +132,4 @@ def _speckle_field(looks: float, device: torch.device) -> Float32[Tensor, "polar
     """Independent log-gamma noise in dB; the same in every run."""
     shape = (len(S1_BANDS), _SPECKLE_FIELD_PX, _SPECKLE_FIELD_PX)
     power = np.random.default_rng(0).gamma(looks, 1 / looks, shape)
-    return torch.from_numpy((10 * np.log10(power)).astype(np.float32)).to(device)
+    return to_device((10 * np.log10(power)).astype(np.float32), device)

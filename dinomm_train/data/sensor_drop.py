@@ -1,11 +1,11 @@
 """RandomSensorDrop (arXiv:2204.05381): crops of which one sensor alone is left."""
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Float64, Int8
 from torch import Tensor
 
 from dinomm_train.data.inputs import SensorChannels
+from dinomm_train.data.transfer import to_device
 
 BOTH, S1_DROPPED, S2_DROPPED = range(3)
 """What is left of a crop: both sensors, the optics alone, or the radar alone."""
@@ -31,5 +31,5 @@ def drop_sensors(
     """The crops with the channels of dropped sensors set to `fill`."""
     left = crops.clone()
     for state, gone in ((S1_DROPPED, channels.s1), (S2_DROPPED, channels.s2)):
-        left[torch.from_numpy(np.flatnonzero(states == state)).to(crops.device), gone] = fill
+        left[to_device(np.flatnonzero(states == state), crops.device), gone] = fill
     return left

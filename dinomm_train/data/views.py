@@ -1,6 +1,7 @@
 """All crops of a batch: cut, changed in colour, and with sensors dropped."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int8
@@ -36,6 +37,37 @@ class Views:
 
     states: Int8[np.ndarray, " crop"]
     """Which sensors each of the student's crops has lost, global crops first."""
+
+    key: ViewKey
+    """Of which samples, in which pass, these are views."""
+
+    @property
+    def view_count(self) -> int:
+        """Student crops per sample."""
+        return len(self.states) // len(self.key.sample_ids)
+
+    def split(self, samples: int) -> Iterator["Views"]:
+        """The same views of so many samples at a time, all their views together."""
+        count = len(self.key.sample_ids)
+        if samples >= count:
+            yield self
+            return
+        for first in range(0, count, samples):
+            chosen = slice(first, first + samples)
+            yield Views(
+                teacher_crops=_of_samples(self.teacher_crops, count, chosen),
+                student_crops=tuple(
+                    _of_samples(crops, count, chosen) for crops in self.student_crops
+                ),
+                states=self.states.reshape(-1, count)[:, chosen].ravel(),
+                key=replace(self.key, sample_ids=self.key.sample_ids[chosen]),
+            )
+
+
+def _of_samples(
+    crops: Float32[Tensor, "_ channel _ _"], samples: int, chosen: slice
+) -> Float32[Tensor, "_ channel _ _"]:
+    return crops.view(-1, samples, *crops.shape[1:])[:, chosen].flatten(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +113,7 @@ def make_views(
         teacher_crops=seen[0] if drop.drop_teacher else whole[0],
         student_crops=seen,
         states=np.concatenate(states),
+        key=key,
     )
 
 

@@ -94,8 +94,8 @@ def _tally_chunk(
     for state, images in shown.items():
         features = teacher_features(learner, images)
         with arithmetic(learner):
-            teacher_logits = networks.teacher.head(features)
-            student_logits = networks.student.head(networks.student.backbone(images))
+            teacher_logits = networks.teacher.head(features).logits()
+            student_logits = networks.student((images,)).logits()
         assigned = learner.loss.assign(teacher_logits, teacher_temperature)
         target = assigned if target is None else target
         student = student_logits.float() / learner.loss.student_temperature

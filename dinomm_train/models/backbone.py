@@ -1,15 +1,24 @@
 """The vision transformer that is pretrained: one of timm's, for any channel count and crop size."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import timm
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Float64
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from dinomm_train.config import ModelConfig, PositionResampling
+from dinomm_train.config import ComputeConfig, ModelConfig, PositionResampling
 from dinomm_train.errors import TrainError
+from dinomm_train.models.stochastic_depth import branch_factors, drop_rates
+from dinomm_train.models.token_stream import (
+    BlockStep,
+    can_stream,
+    class_features,
+    stream_block,
+)
 
 
 class Backbone(nn.Module):
@@ -22,8 +31,13 @@ class Backbone(nn.Module):
         super().__init__()
         self.vit = vit
         self.table_resampling = table_resampling
+        self.streams = can_stream(vit)
+        """Whether crops of all sizes go through the blocks together."""
+        self._rates = drop_rates(vit) if self.streams else np.zeros(0)
+        self._run_block: BlockStep = stream_block
+        self._recomputes = False
         if table_resampling == "published":
-            _require_class_position(vit)
+            _require_published_table(vit, streams=self.streams)
 
     @property
     def width(self) -> int:
@@ -35,26 +49,73 @@ class Backbone(nn.Module):
         """Side of a token's square, in pixels."""
         return _patch_px(self.vit)
 
+    def compute_as(self, config: ComputeConfig) -> None:
+        """Compile blocks and recompute activations as configured."""
+        self._recomputes = config.checkpoint_activations
+        self._run_block = (
+            torch.compile(stream_block, dynamic=False) if config.compile else stream_block
+        )
+        if not self.streams:
+            self.vit.set_grad_checkpointing(config.checkpoint_activations)
+
+    @property
+    def branch_count(self) -> int:
+        """Residual branches that stochastic depth may leave out; zero where there is none."""
+        return int(np.count_nonzero(self._rates) and len(self._rates))
+
     def forward(
         self, crops: Float[Tensor, "crop channel height width"]
     ) -> Float[Tensor, "crop feature"]:
         """The CLS feature of each crop, after the last normalization."""
-        if self.table_resampling == "timm":
-            features: Tensor = self.vit(crops)
-            return features
-        return self._forward_published(crops)
+        return self.forward_sizes((crops,))
 
-    def _forward_published(self, crops: Tensor) -> Tensor:
+    def forward_sizes(
+        self,
+        crops_by_size: Sequence[Float[Tensor, "_ channel _ _"]],
+        depth_uniforms: Float64[np.ndarray, "branch crop"] | None = None,
+    ) -> Float[Tensor, "crop feature"]:
+        """The CLS features of crops of several sizes, one size after the other.
+
+        Args:
+            crops_by_size: Crops of each size.
+            depth_uniforms: Numbers in [0, 1) that decide which branches each crop skips in
+                training; None draws them from torch's global random state.
+        """
+        if not self.streams:
+            return torch.cat([self.vit(crops) for crops in crops_by_size])
+        tokens = [self._embed(crops) for crops in crops_by_size]
+        factors = self._branch_factors(depth_uniforms, tokens) if self.training else None
+        return class_features(
+            self.vit, tokens, factors, run_block=self._run_block, recompute=self._recomputes
+        )
+
+    def _branch_factors(
+        self, uniforms: Float64[np.ndarray, "branch crop"] | None, tokens: Sequence[Tensor]
+    ) -> Float32[Tensor, "branch crop"] | None:
+        if not self.branch_count:
+            return None
+        if uniforms is None:
+            shape = (len(self._rates), sum(map(len, tokens)))
+            uniforms = torch.rand(shape, dtype=torch.float64).numpy()
+        return branch_factors(uniforms, self._rates).to(tokens[0].device, non_blocking=True)
+
+    def _embed(
+        self, crops: Float[Tensor, "crop channel height width"]
+    ) -> Float[Tensor, "crop token feature"]:
+        """Tokens with their positions, class token first."""
         vit = self.vit
         patches = vit.patch_embed(crops)  # [crop, row, column, feature]
-        count, rows, columns, _ = patches.shape
-        assert vit.pos_embed is not None
-        assert vit.cls_token is not None
-        table = resample_table_as_published(vit.pos_embed, (rows, columns))
-        tokens = torch.cat((vit.cls_token.expand(count, -1, -1), patches.flatten(1, 2)), dim=1)
-        tokens = vit.norm_pre(vit.pos_drop(tokens + table))
-        normalized: Tensor = vit.norm(vit.blocks(tokens))
-        return normalized[:, 0]
+        if self.table_resampling == "timm":
+            placed = vit._pos_embed(patches)  # noqa: SLF001 (timm has no other door to this)
+        else:
+            count, rows, columns, _ = patches.shape
+            assert vit.pos_embed is not None
+            assert vit.cls_token is not None
+            table = resample_table_as_published(vit.pos_embed, (rows, columns))
+            classes = vit.cls_token.expand(count, -1, -1)
+            placed = vit.pos_drop(torch.cat((classes, patches.flatten(1, 2)), dim=1) + table)
+        tokens: Tensor = vit.norm_pre(vit.patch_drop(placed))
+        return tokens
 
 
 def build_backbone(config: ModelConfig, *, channels: int, global_px: int) -> Backbone:
@@ -138,9 +199,9 @@ def _patch_px(vit: VisionTransformer) -> int:
     return int(rows_px)
 
 
-def _require_class_position(vit: VisionTransformer) -> None:
-    if vit.num_prefix_tokens != 1 or vit.no_embed_class or vit.pos_embed is None:
+def _require_published_table(vit: VisionTransformer, *, streams: bool) -> None:
+    if vit.num_prefix_tokens != 1 or vit.no_embed_class or vit.pos_embed is None or not streams:
         raise TrainError(
-            "model.table_resampling 'published' needs a model whose position table holds the class "
-            "token and patches alone; choose 'timm'"
+            "model.table_resampling 'published' needs a plain model whose position table holds the "
+            "class token and patches alone; choose 'timm'"
         )

@@ -1,20 +1,22 @@
 """The two networks of self-distillation: a student, and a teacher that is its moving average."""
 
+import logging
 from collections.abc import Sequence
 from copy import deepcopy
 
-import torch
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dinomm_train.config import RunConfig
 from dinomm_train.models.backbone import Backbone, build_backbone, require_divisible
-from dinomm_train.models.projection_head import ProjectionHead
+from dinomm_train.models.projection_head import ProjectionHead, Projections
+
+_log = logging.getLogger(__name__)
 
 
 class Encoder(nn.Module):
-    """Backbone and head: from crops of several sizes to the logits of the prototypes."""
+    """Backbone and head: from crops of several sizes to directions among prototypes."""
 
     def __init__(self, backbone: Backbone, head: ProjectionHead) -> None:
         super().__init__()
@@ -22,12 +24,20 @@ class Encoder(nn.Module):
         self.head = head
 
     def forward(
-        self, crops_by_size: Sequence[Float[Tensor, "..."]]
-    ) -> Float[Tensor, "crop prototype"]:
-        """The logits of all crops, one size after the other in the order given."""
-        features = [self.backbone(crops) for crops in crops_by_size]
-        logits: Tensor = self.head(torch.cat(features))
-        return logits
+        self,
+        crops_by_size: Sequence[Float[Tensor, "..."]],
+        depth_uniforms: Float64[np.ndarray, "branch crop"] | None = None,
+    ) -> Projections:
+        """Where all crops point, one size after the other in the order given.
+
+        Args:
+            crops_by_size: Crops of each size.
+            depth_uniforms: Numbers that decide stochastic depth, as `Backbone` takes them.
+        """
+        projections: Projections = self.head(
+            self.backbone.forward_sizes(crops_by_size, depth_uniforms)
+        )
+        return projections
 
 
 class StudentTeacher(nn.Module):
@@ -41,12 +51,6 @@ class StudentTeacher(nn.Module):
         self.student = student.train()
         self.teacher = deepcopy(student).eval().requires_grad_(requires_grad=False)
 
-    @torch.no_grad()
-    def update_teacher(self, momentum: float) -> None:
-        """Set each of the teacher's weights to momentum x itself + (1 - momentum) x student's."""
-        average = get_ema_multi_avg_fn(momentum)  # type: ignore[no-untyped-call]
-        average(list(self.teacher.parameters()), list(self.student.parameters()), 0)
-
 
 def build_student_teacher(config: RunConfig, *, channels: int) -> StudentTeacher:
     """A freshly initialized pair, from torch's global random state.
@@ -59,4 +63,13 @@ def build_student_teacher(config: RunConfig, *, channels: int) -> StudentTeacher
     if crops.local_count:
         require_divisible(backbone.vit, crops.local_px)
     student = Encoder(backbone, ProjectionHead(config.head, features=backbone.width))
-    return StudentTeacher(student)
+    pair = StudentTeacher(student)
+    for encoder in (pair.student, pair.teacher):
+        encoder.backbone.compute_as(config.compute)
+    if not backbone.streams:
+        _log.info(
+            "%s is not made of plain blocks that end in a class token: crops of each size take a "
+            "pass of their own",
+            config.model.name,
+        )
+    return pair

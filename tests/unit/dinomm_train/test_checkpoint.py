@@ -36,6 +36,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
         teacher={"weight": torch.arange(4.0)},
         loss={"centre": torch.ones(3)},
         optimizer=optimizer.state_dict(),
+        skips={"total": torch.tensor(4)},
     )
 
 
@@ -53,6 +54,7 @@ def test_everything_saved_is_read_back(sample: Checkpoint, tmp_path: Path) -> No
         assert torch.equal(found.teacher["weight"], sample.teacher["weight"])
         assert torch.equal(found.student["weight"], sample.student["weight"])
         assert torch.equal(found.loss["centre"], sample.loss["centre"])
+        assert found.skips == sample.skips
         average = found.optimizer["state"][0]["exp_avg"]
         assert torch.equal(average, sample.optimizer["state"][0]["exp_avg"])
         assert found.optimizer["param_groups"] == sample.optimizer["param_groups"]

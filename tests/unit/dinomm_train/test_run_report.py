@@ -29,7 +29,9 @@ def report_steps(run: Path, first: int, last: int) -> None:
         for step in range(first, last):
             values = step_values(step, CONFIG, steps_per_epoch=STEPS_PER_EPOCH)
             loss = torch.tensor(float(step + 1))
-            measured = StepReport(loss=loss, gradient_norm=torch.tensor(0.5))
+            measured = StepReport(
+                loss=loss, gradient_norm=torch.tensor(0.5), skipped=torch.tensor(0.0)
+            )
             report.add(step + 1, values, measured, waited_s=0.0)
 
 

@@ -53,9 +53,9 @@ def by_hand(learner: Learner, patches: FixedPatches, state: str) -> dict[str, fl
     sums = dict.fromkeys(("loss", "kl", "teacher_entropy"), 0.0)
     with torch.no_grad():
         rows = zip(
-            networks.teacher((shown["both"],)).tolist(),
-            networks.teacher((shown[state],)).tolist(),
-            student((shown[state],)).tolist(),
+            networks.teacher((shown["both"],)).logits().tolist(),
+            networks.teacher((shown[state],)).logits().tolist(),
+            student((shown[state],)).logits().tolist(),
             strict=True,
         )
     student.train()

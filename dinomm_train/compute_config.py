@@ -1,0 +1,23 @@
+"""How the step is computed, which is not what it computes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComputeConfig:
+    """How a step is computed: what changes rounding alone, also while a run continues."""
+
+    micro_batch: int = 0
+    """Samples of a rank that go through the student at once, where a GPU's memory does not hold
+    all; gradients add up to those of the whole. Zero takes all at once."""
+
+    checkpoint_activations: bool = False
+    """Whether blocks are computed anew for the backward pass instead of being stored: about a
+    quarter more computing, and a small share of the memory."""
+
+    compile: bool = False
+    """Whether blocks are compiled. Off: others found compiled training to learn less well."""
+
+    def __post_init__(self) -> None:
+        if self.micro_batch < 0:
+            raise ValueError(f"micro_batch must not be negative, got {self.micro_batch}")

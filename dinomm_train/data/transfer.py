@@ -1,0 +1,14 @@
+"""From the host to the device, without waiting for what the device is still doing."""
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+
+def to_device(array: Shaped[np.ndarray, "..."], device: torch.device) -> Shaped[Tensor, "..."]:
+    """The array as a tensor there; on a CPU it shares the array's memory.
+
+    A blocking copy to a GPU first waits until the GPU has done all that was asked of it before.
+    """
+    return torch.from_numpy(array).to(device, non_blocking=True)
