@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     CROP = 1
     RADIOMETRY = 2
     SENSOR_DROP = 3
+    SHARD_ORDER = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
