@@ -63,16 +63,11 @@ class CachedShards:
 
         A shard stays until its last step is read.
         """
-        ended = threading.Event()
+        turns = _Turns()
         pool = ThreadPoolExecutor(_FETCHING_THREADS, thread_name_prefix="fetch-ahead")
         fetches = {
-            shard.name: pool.submit(
-                self.cache.get,
-                _file_of(shard),
-                spare=self._spare,
-                is_wanted=lambda: not ended.is_set(),
-            )
-            for shard in uses.shards
+            shard.name: pool.submit(self._fetch_in_turn, turns, number, shard)
+            for number, shard in enumerate(uses.shards)
         }
         with self._lock:
             self._expected = fetches
@@ -86,10 +81,23 @@ class CachedShards:
         try:
             yield was_read
         finally:
-            ended.set()
+            turns.end()
             pool.shutdown(cancel_futures=True)
             with self._lock:
                 self._expected = {}
+
+    def _fetch_in_turn(self, turns: "_Turns", number: int, shard: ShardCard) -> ShardFile:
+        # One that is needed later must take no room, nor keep its own, before one needed earlier.
+        turns.wait_for(number)
+        try:
+            return self.cache.get(
+                _file_of(shard),
+                spare=self._spare,
+                has_room=lambda: turns.pass_on(number),
+                is_wanted=turns.go_on,
+            )
+        finally:
+            turns.pass_on(number)
 
     def _wait_for(self, expected: Future[ShardFile], shard: ShardCard) -> ShardFile:
         start_s = time.monotonic()
@@ -108,6 +116,36 @@ class CachedShards:
                     "read; raise --cache-gb, or lower sampling.block_shards"
                 )
             _log.warning("still waiting for shard %s after %.0f s", shard.name, waited_s)
+
+
+class _Turns:
+    """Lets numbered threads pass one after another, until the end."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._has_ended = False
+        self._changed = threading.Condition()
+
+    def wait_for(self, number: int) -> None:
+        """Return when all numbers before this one have passed, or none need wait any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_ended or self._next == number)
+
+    def pass_on(self, number: int) -> None:
+        """Let the number after this one pass."""
+        with self._changed:
+            self._next = max(self._next, number + 1)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Let all pass."""
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
+
+    def go_on(self) -> bool:
+        """Whether the end has not come."""
+        return not self._has_ended
 
 
 def _file_of(shard: ShardCard) -> ExpectedFile:

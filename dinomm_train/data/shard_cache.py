@@ -12,10 +12,9 @@ import fcntl
 import logging
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,18 +57,23 @@ class ShardCache:
         self._root = private_folder(folder)
         self.folder = self._root / dataset_checksum
         self._source = source
-        self._queue = threading.Lock()
         _drop_what_killed_processes_left(self._root)
         self.limit = limit or self._most_of_what_is_free()
 
     def get(
-        self, file: ExpectedFile, *, spare: int = 0, is_wanted: Callable[[], bool] = lambda: True
+        self,
+        file: ExpectedFile,
+        *,
+        spare: int = 0,
+        has_room: Callable[[], None] = lambda: None,
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> ShardFile:
         """The file, open and safe from eviction as long as somebody holds what is returned.
 
         Args:
             file: Which one; its size must be known.
-            spare: Bytes of the limit that are left to others; who leaves some waits in turn.
+            spare: Bytes of the limit that are left to others.
+            has_room: Told once the file is there, or its room is taken and it only has to come.
             is_wanted: Asked now and then; a no ends the wait.
 
         Raises:
@@ -84,7 +88,13 @@ class ShardCache:
         with wait_for_lock(_lock_of(path), is_wanted) as lock:
             # Another process may have fetched it meanwhile.
             found = self._open(path, file)
-            return found or self._fetch(file, path, lock, spare, is_wanted)
+            if found is not None:
+                return found
+            # A killed process may have left its size there.
+            os.ftruncate(lock, 0)
+            self._await_room(file, lock, spare, is_wanted)
+            has_room()
+            return self._fetch(file, path, lock, is_wanted)
 
     def holds(self, file: ExpectedFile) -> bool:
         """Whether the file is there already."""
@@ -96,13 +106,8 @@ class ShardCache:
         file: ExpectedFile,
         path: Path,
         lock: int,
-        spare: int,
         is_wanted: Callable[[], bool],
     ) -> ShardFile:
-        # A killed process may have left its size there.
-        os.ftruncate(lock, 0)
-        with self._queue if spare else nullcontext():
-            self._await_room(file, lock, spare, is_wanted)
         try:
             with whole_file(path) as partial:
                 self._source.fetch(file, partial, is_wanted)
