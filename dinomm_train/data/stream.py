@@ -39,9 +39,6 @@ class StoredBatch:
     sample_ids: UInt64[np.ndarray, " batch"]
     """One number per sample that stands for its key."""
 
-    def __len__(self) -> int:
-        return len(self.positions)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PendingBatch:
