@@ -182,9 +182,9 @@ def _measure(
         images = to_network_input(stored, scaling, device)
         return make_views(images, key, config.views, scaling)
 
-    views_rate = repeated_rate(views, batch, seconds, device)
+    views_rate = repeated_rate(views, float(batch), seconds, device)
     seen, values = views(), step_values(0, config, steps_per_epoch=batches.steps_per_epoch)
-    step_rate = repeated_rate(lambda: learner.step(seen, values, 0), batch, seconds, device)
+    step_rate = repeated_rate(lambda: learner.step(seen, values, 0), float(batch), seconds, device)
     dtype = torch.bfloat16 if learner.half_precision else torch.float32
     flops = flops_per_sample(config, channels=len(dataset.card.channels))
     return Rates(
