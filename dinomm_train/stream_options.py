@@ -87,7 +87,7 @@ def reading_options(command: Command) -> Command:
         click.option(
             "--read-threads",
             type=click.IntRange(min=1),
-            default=4,
+            default=2,
             help="Threads of each process that read batches; more help on storage that is slow "
             "to answer.",
         ),

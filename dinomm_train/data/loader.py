@@ -16,7 +16,7 @@ from dinomm_train.data.stream import PendingBatch, ShardReader, StoredBatch
 class ReadOptions:
     """How batches are read; nothing of it changes what they hold."""
 
-    threads: int = 4
+    threads: int = 2
     """Threads that read a rank's batches, each a part of one."""
 
     verify: bool = False

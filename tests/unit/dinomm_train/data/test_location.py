@@ -3,13 +3,13 @@
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dinomm_train.data import location
 from dinomm_train.data.download import RetryConfig
 from dinomm_train.data.location import StorageOptions, choose_cache_dir, open_dataset
 from dinomm_train.data.stream import ShardReader
@@ -148,7 +148,7 @@ def test_the_cache_lies_where_jobs_keep_their_files_and_is_announced(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert choose_cache_dir({"SLURM_TMPDIR": "/local/job"}) == Path("/local/job")
-    monkeypatch.setattr(location.tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     assert choose_cache_dir({}) == tmp_path / "tmp"
     monkeypatch.delenv("SLURM_TMPDIR", raising=False)

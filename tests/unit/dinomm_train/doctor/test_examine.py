@@ -1,6 +1,7 @@
 """What limits a machine, and what would stop a run."""
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from dinomm_train.config import (
     ViewConfig,
 )
 from dinomm_train.data.index import StoredDataset
-from dinomm_train.doctor import checks
 from dinomm_train.doctor.checks import Check
 from dinomm_train.doctor.examine import Diagnosis, ExamineConfig, Rates, examine
 from dinomm_train.doctor.rates import matmul_flops_per_s, repeated_rate
@@ -116,7 +116,7 @@ def test_a_disk_too_small_for_the_checkpoints_is_found(
     class Full:
         free = 1000
 
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda _: Full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Full)
     found = examine(dataset, TINY, replace(QUICK, out=tmp_path))
     assert [check.name for check in found.checks if not check.is_good] == ["checkpoints"]
 
