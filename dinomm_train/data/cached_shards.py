@@ -22,15 +22,19 @@ _log = logging.getLogger(__name__)
 class CachedShards:
     """What a plan expects is fetched ahead and stays; any other shard comes when it is opened."""
 
-    def __init__(self, cache: ShardCache, *, spare: int, patience_s: float = 900.0) -> None:
+    def __init__(
+        self, cache: ShardCache, *, spare: int, kept_in: str = "", patience_s: float = 900.0
+    ) -> None:
         """Open a dataset's shards through a cache.
 
         Args:
             cache: Fetches and keeps them.
             spare: Bytes left to shards that no plan expects, such as those of held-out patches.
+            kept_in: The cache's place, in words.
             patience_s: How long a reader waits for a shard, in seconds.
         """
         self.cache = cache
+        self.kept_in = kept_in or str(cache.folder)
         self._spare = spare
         self._patience_s = patience_s
         self._expected: dict[str, Future[ShardFile]] = {}

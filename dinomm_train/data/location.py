@@ -1,6 +1,5 @@
 """Datasets wherever they lie: in a folder, staged from one onto a local disk, or far away."""
 
-import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -20,8 +19,6 @@ from dinomm_train.data.shard_cache import ShardCache, private_folder, wait_for_l
 from dinomm_train.errors import TrainError
 
 _ASKING_THREADS = 16
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,17 +108,12 @@ def _open_store(
 ) -> CachedShards:
     cache = ShardCache(folder, checksum, source, int(storage.cache_gb * 1e9))
     home = os.environ.get("HOME")
-    _log.info(
-        "shards of %s are kept in %s%s, together with other datasets' at most %.1f GB",
-        source.location,
-        cache.folder,
-        " (in the home folder)" if home and cache.folder.is_relative_to(home) else "",
-        cache.limit / 1e9,
-    )
+    in_home = bool(home) and cache.folder.is_relative_to(str(home))
     largest = max(
         (shard.bytes for split in card.splits.values() for shard in split.shards), default=1
     )
-    return CachedShards(cache, spare=largest)
+    kept_in = f"{cache.folder}{' (in the home folder)' if in_home else ''}"
+    return CachedShards(cache, spare=largest, kept_in=kept_in)
 
 
 def _check_sizes(source: Source, store: CachedShards, card: DatasetCard) -> None:

@@ -39,6 +39,11 @@ class ShardStore(Protocol):
         """Bytes of shards that can be held at once; None where all of them lie there anyway."""
         ...
 
+    @property
+    def kept_in(self) -> str:
+        """Where shards from elsewhere are kept, in words."""
+        ...
+
     def open(self, shard: ShardCard) -> "ShardFile":
         """The shard, open for reading.
 
@@ -109,6 +114,7 @@ class ShardFolder:
     """Shards read where they lie; those read last stay open."""
 
     room = None
+    kept_in = ""
 
     def __init__(self, folder: Path, max_open_shards: int = MAX_OPEN_SHARDS) -> None:
         self._folder = folder

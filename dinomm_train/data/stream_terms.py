@@ -1,14 +1,11 @@
 """What a run's stream comes to, stated and checked before the first step."""
 
-import logging
 from dataclasses import asdict, dataclass, replace
 
 from dinomm_train.data.index import StoredSplit
 from dinomm_train.data.order import SampleOrder, share_size
 from dinomm_train.data.shard_plan import peak_bytes
 from dinomm_train.errors import TrainError
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +77,7 @@ class StreamTerms:
         return (
             f"an epoch is {self.steps_per_epoch:,} steps of {self.global_batch:,} samples, "
             f"{self.share:,} on each of {self.ranks:,} process(es), the same number of steps on "
-            f"each; it reads {self.bytes_per_epoch / 1e9:.2f} GB",
+            f"each; it reads {_gigabytes(self.bytes_per_epoch)}",
             f"of {self.samples:,} samples the last {self.dropped_per_epoch:,} of an epoch's order "
             "fill no step and are left out of that epoch, others each time; none comes twice",
             f"samples are shuffled anew each epoch over {mixed}",
@@ -91,27 +88,23 @@ class StreamTerms:
         return asdict(self)
 
 
-def require_room(
-    split: StoredSplit, order: SampleOrder, terms: StreamTerms, *, epochs: int
-) -> None:
-    """Pass if what is needed at once fits the cache; say how much that is.
+def require_room(split: StoredSplit, order: SampleOrder, terms: StreamTerms, *, epochs: int) -> str:
+    """What the cache must hold, in words, if that fits.
 
     Raises:
         TrainError: it does not; the message says which settings would do.
     """
     room = split.store.room
     if room is None:
-        return
+        return "no cache is needed: shards are read where they lie"
     if terms.cache_bytes > room:
         raise TrainError(_refusal(split, order, terms, room, epochs))
-    _log.info(
-        "shards of %.2f GB are needed at once, the cache has room for %.2f GB%s",
-        terms.cache_bytes / 1e9,
-        room / 1e9,
-        ""
-        if order.block_shards
-        else ": a full shuffle fetches the whole split for its first "
-        "epoch; --shuffle block needs less",
+    whole = (
+        "; a full shuffle fetches the whole split in its first epoch, --shuffle block needs less"
+    )
+    return (
+        f"shards of {_gigabytes(terms.cache_bytes)} are needed at once, {split.store.kept_in} has "
+        f"room for {_gigabytes(room)}{'' if order.block_shards else whole}"
     )
 
 
@@ -121,8 +114,8 @@ def _refusal(
     largest = max(shard.bytes for shard in split.shards)
     message = (
         f"a {'block' if order.block_shards else 'full'} shuffle needs shards of "
-        f"{terms.cache_bytes / 1e9:.3f} GB at once, but the cache has room for {room / 1e9:.3f} "
-        f"GB; give --cache-gb {(terms.cache_bytes + largest) / 1e9 + 0.0005:.3f}"
+        f"{_gigabytes(terms.cache_bytes)} at once, but the cache has room for "
+        f"{_gigabytes(room)}; give --cache-gb {(terms.cache_bytes + largest) / 1e9 + 0.0005:.3f}"
     )
     fitting = _fitting_block(split, order, room, epochs)
     return message + (f", or --shuffle block --set sampling.block_shards={fitting}" * bool(fitting))
@@ -139,3 +132,7 @@ def _fitting_block(split: StoredSplit, order: SampleOrder, room: int, epochs: in
         and peak_bytes(split.shards, replace(order, block_shards=size), epochs) <= room
     )
     return next(fitting, 0)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.3g} GB"

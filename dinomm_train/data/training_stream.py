@@ -46,10 +46,9 @@ def open_training_batches(
     order = SampleOrder.of(split, config.sampling)
     epochs = config.schedule.epochs
     terms = StreamTerms.of(split, order, world=ranks.world, epochs=epochs)
+    lines = (*terms.lines(), require_room(split, order, terms, epochs=epochs))
     if ranks.is_first:
-        for line in terms.lines():
-            _log.info("%s", line)
-    require_room(split, order, terms, epochs=epochs)
+        _log.info("%s", "\n".join(lines))
     on_device = replace(options, pinned=ranks.device.type == "cuda")
     return TrainingBatches(split, order, rank=ranks.rank, world=ranks.world, options=on_device)
 

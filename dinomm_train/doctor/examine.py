@@ -141,7 +141,7 @@ def examine(dataset: StoredDataset, config: RunConfig, wanted: ExamineConfig) ->
         check_device(config, device),
         check_shards(split),
         check_batches(split, config, wanted.ranks),
-        check_cache(split, config, wanted.ranks),
+        check_cache(split, config),
     )
     if not all(check.is_good for check in checks):
         return Diagnosis(checks=checks)

@@ -67,6 +67,7 @@ def reads_of(split: StoredSplit, positions: list[int]) -> list[tuple[int, int]]:
 
     class NotedFolder:
         room = None
+        kept_in = ""
 
         def open(self, shard: ShardCard) -> ShardFile:
             return NotedFile.open(split.folder / shard.name)
