@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -47,6 +47,11 @@ class _Handler(SimpleHTTPRequestHandler):
         super().__init__(*arguments, directory=directory)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
+        # A client that was killed or has given up is none of the server's business.
+        with suppress(ConnectionError):
+            self._answer()
+
+    def _answer(self) -> None:
         time.sleep(self._state.pause_s)
         trouble = self._state.next_trouble(self.path.lstrip("/"))
         path = Path(self.translate_path(self.path))
