@@ -9,12 +9,21 @@ import click
 from bigearth_prep.errors import PrepError
 from bigearth_prep.terminal import VerboseCommand, print_json, run_group, set_verbosity
 from dinomm_train import __version__
-from dinomm_train.config import DeviceChoice, Precision, Recipe
-from dinomm_train.config_text import resolve_config
+from dinomm_train.config import DeviceChoice, Precision, Recipe, Shuffle
 from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.commands import embed_command, evaluate_command, export_command
+from dinomm_train.stream_commands import doctor_command, order_command
+from dinomm_train.stream_options import (
+    config_or_usage_error,
+    dataset_location,
+    reading_options,
+    shuffle_option,
+    storage_options,
+)
 
 if TYPE_CHECKING:
+    from dinomm_train.data.loader import ReadOptions
+    from dinomm_train.data.location import StorageOptions
     from dinomm_train.trainer import PretrainResult
 
 INTERRUPTED = 130
@@ -36,7 +45,7 @@ cli.command_class = VerboseCommand
 
 
 @cli.command("pretrain")
-@click.argument("dataset", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("dataset", callback=dataset_location)
 @click.option(
     "--out",
     "run",
@@ -92,10 +101,13 @@ cli.command_class = VerboseCommand
     default=0,
     help="CPU threads per process; 0 leaves the choice to torch.",
 )
+@shuffle_option
+@storage_options
+@reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print where the run stands as JSON.")
 def pretrain_command(  # noqa: PLR0913 - one parameter per option
     *,
-    dataset: Path,
+    dataset: str | Path,
     run: Path,
     recipe: Recipe,
     config_file: Path | None,
@@ -105,30 +117,35 @@ def pretrain_command(  # noqa: PLR0913 - one parameter per option
     precision: Precision | None,
     compile_blocks: bool,
     threads: int,
+    shuffle: Shuffle | None,
+    storage: "StorageOptions",
+    reading: "ReadOptions",
     as_json: bool,
 ) -> int:
     """Train a network on the DATASET's train split, without labels (DINO-MM).
 
+    DATASET is a folder, or an address such as s3://bucket/dataset or https://host/dataset.
     Starts a run, or goes on with a stopped one; runs alone, under torchrun and under srun.
     """
     if precision is not None:
         assignments = (*assignments, f"sampling.precision={precision}")
     if compile_blocks:
         assignments = (*assignments, "compute.compile=true")
-    try:
-        config = resolve_config(recipe, config_file, assignments)
-    except TrainError as error:
-        raise click.UsageError(str(error)) from error
+    if shuffle is not None:
+        assignments = (*assignments, f"sampling.shuffle={shuffle}")
+    config = config_or_usage_error(recipe, config_file, assignments)
     from dinomm_train.trainer import LaunchOptions, pretrain
 
-    options = LaunchOptions(device=device, max_steps=max_steps, threads=threads)
+    options = LaunchOptions(
+        device=device, max_steps=max_steps, threads=threads, storage=storage, reading=reading
+    )
     result = pretrain(dataset, run, config, options)
     if as_json and result.is_first_rank:
         print_json(result.to_dict())
     return _exit_code(result)
 
 
-for _command in (evaluate_command, embed_command, export_command):
+for _command in (evaluate_command, embed_command, export_command, order_command, doctor_command):
     cli.add_command(_command)
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "SamplingConfig",
     "ScheduleConfig",
     "SensorDropConfig",
+    "Shuffle",
     "ViewConfig",
 ]
 
@@ -45,6 +46,9 @@ Recipe = Literal["fixed", "paper"]
 
 Precision = Literal["auto", "fp32", "bf16"]
 """Arithmetic of the forward passes; `auto` is bf16 on GPUs that have it, fp32 elsewhere."""
+
+Shuffle = Literal["full", "block"]
+"""`full` mixes the whole split; `block` some shards at a time, for cold or remote storage."""
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 """Where to compute; `auto` takes a GPU where there is one."""
@@ -224,12 +228,18 @@ class SamplingConfig:
     sample_limit: int = 0
     """Train samples used, the first in stored order; zero uses all. Published: 300,000 (D1)."""
 
+    shuffle: Shuffle = "full"
+    """Whether the whole split is mixed, or some shards at a time so that reads stay local."""
+
+    block_shards: int = 16
+    """Shards that are mixed at a time where `shuffle` is `block`: chosen anew each epoch."""
+
     precision: Precision = "auto"
     """Arithmetic of the forward passes."""
 
     def __post_init__(self) -> None:
         _require_not_negative(self, "seed", "sample_limit")
-        _require_positive(self, "global_batch")
+        _require_positive(self, "global_batch", "block_shards")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

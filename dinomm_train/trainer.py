@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,8 +17,10 @@ from dinomm_train.config_text import config_differences, config_to_toml
 from dinomm_train.data.draws import ViewKey
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.inputs import InputScaling, to_network_input
-from dinomm_train.data.loader import TrainingBatches
+from dinomm_train.data.loader import ReadOptions
+from dinomm_train.data.location import StorageOptions, open_dataset
 from dinomm_train.data.stream import StoredBatch
+from dinomm_train.data.training_stream import open_training_batches, write_record
 from dinomm_train.data.views import make_views
 from dinomm_train.distributed import Ranks, greatest_over_ranks, join_ranks, wait_for_all
 from dinomm_train.errors import TrainError
@@ -45,6 +47,12 @@ class LaunchOptions:
 
     threads: int = 0
     """CPU threads per process; zero leaves the choice to torch."""
+
+    storage: StorageOptions = field(default_factory=StorageOptions)
+    """Where shards are kept that lie elsewhere."""
+
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    """How batches are read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +86,9 @@ class PretrainResult:
         return fields
 
 
-def pretrain(dataset: Path, run: Path, config: RunConfig, options: LaunchOptions) -> PretrainResult:
+def pretrain(
+    dataset: str | Path, run: Path, config: RunConfig, options: LaunchOptions
+) -> PretrainResult:
     """Where the run stands after training as far as options and signals let it.
 
     A run that has a checkpoint goes on from there, and ends with the weights it would have had
@@ -91,7 +101,8 @@ def pretrain(dataset: Path, run: Path, config: RunConfig, options: LaunchOptions
     if options.threads:
         torch.set_num_threads(options.threads)
     with StopRequest() as stop, join_ranks(options.device) as ranks, _hold_run(run, ranks):
-        trainer = Trainer(StoredDataset.open(dataset), run, config, ranks)
+        stored = open_dataset(dataset, options.storage)
+        trainer = Trainer(stored, run, config, ranks, options.reading)
         trainer.restore()
         trainer.train(stop, max_steps=options.max_steps)
         return PretrainResult(
@@ -114,19 +125,19 @@ def _hold_run(run: Path, ranks: Ranks) -> AbstractContextManager[None]:
 class Trainer:
     """One rank's part of a run."""
 
-    def __init__(self, dataset: StoredDataset, run: Path, config: RunConfig, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        dataset: StoredDataset,
+        run: Path,
+        config: RunConfig,
+        ranks: Ranks,
+        reading: ReadOptions,
+    ) -> None:
         self.dataset = dataset
         self.run = run
         self.config = config
         self.ranks = ranks
-        self.batches = TrainingBatches(
-            dataset.split("train"),
-            seed=config.sampling.seed,
-            global_batch=config.sampling.global_batch,
-            rank=ranks.rank,
-            world=ranks.world,
-            sample_limit=config.sampling.sample_limit,
-        )
+        self.batches = open_training_batches(dataset, config, ranks, reading)
         self.scaling = InputScaling.of(dataset.card)
         self.learner = Learner(config, ranks, channels=len(dataset.card.channels))
         self.health = HealthWatch(dataset, self.learner, self.batches.steps_per_epoch)
@@ -195,6 +206,7 @@ class Trainer:
         if not self.ranks.is_first:
             return
         write_text(self.run / CONFIG_NAME, config_to_toml(self.config))
+        write_record(self.run, self.dataset, self.ranks)
         _log.info(
             "%d epochs of %d steps of %d samples on %d %s process(es); an epoch leaves out %d "
             "samples, others each time; %s arithmetic",

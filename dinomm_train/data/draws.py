@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     RADIOMETRY = 2
     SENSOR_DROP = 3
     DEPTH = 4
+    SHARD_ORDER = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

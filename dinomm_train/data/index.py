@@ -14,6 +14,7 @@ from jaxtyping import Int32, Int64, UInt8, UInt64
 from bigearth_prep.bands import SENSORS, Sensor
 from bigearth_prep.card import CARD_NAME, MANIFEST_NAME, DatasetCard, ShardCard, read_card
 from bigearth_prep.errors import PrepError
+from dinomm_train.data.shard_file import ShardFolder, ShardStore
 from dinomm_train.errors import TrainError
 
 _DTYPES = ("uint8", "uint16", "float16", "float32")
@@ -59,17 +60,42 @@ class StoredSplit:
     labels: UInt8[np.ndarray, "sample class"]
     """1 where the class is present."""
 
-    shard_paths: tuple[Path, ...]
-    """Shard files in stored order."""
+    folder: Path
+    """Where the shards lie, or will lie once they are fetched."""
+
+    shards: tuple[ShardCard, ...]
+    """Shards in stored order, by their path relative to the folder."""
+
+    store: ShardStore
+    """Opens them."""
 
     shard_of: Int32[np.ndarray, " sample"]
-    """Index into `shard_paths`."""
+    """Index into `shards`."""
 
     arrays: dict[Sensor, StoredArrays]
     """Both sensors' arrays."""
 
     def __len__(self) -> int:
         return len(self.shard_of)
+
+    @property
+    def shard_paths(self) -> tuple[Path, ...]:
+        """Shard files in stored order."""
+        return tuple(self.folder / shard.name for shard in self.shards)
+
+    def checksums(self) -> UInt64[np.ndarray, " sample"]:
+        """xxh3_64 of each sample's stored arrays.
+
+        Raises:
+            TrainError: the manifest has none.
+        """
+        if "xxh3_64" not in self.table.column_names:
+            raise TrainError(
+                f"{self.folder / MANIFEST_NAME} lacks the column xxh3_64; read without "
+                "--verify-reads, or build the dataset again"
+            )
+        checksums: UInt64[np.ndarray, " sample"] = self.table["xxh3_64"].to_numpy()
+        return checksums
 
     def key(self, position: int) -> str:
         """The sample's key, the Sentinel-2 patch name."""
@@ -92,7 +118,13 @@ class StoredDataset:
     """A dataset folder whose card, manifest and shard sizes agree."""
 
     path: Path
-    """The folder."""
+    """The folder, or the local copy of its card and manifest."""
+
+    location: str
+    """Where it was opened: its folder, or its address."""
+
+    store: ShardStore
+    """Opens its shards."""
 
     card: DatasetCard
     """What the folder's card says."""
@@ -104,8 +136,12 @@ class StoredDataset:
     """One row per sample of any split, in stored order."""
 
     @classmethod
-    def open(cls, path: Path) -> "StoredDataset":
+    def open(cls, path: Path, store: ShardStore | None = None) -> "StoredDataset":
         """The dataset in this folder, checked as far as file sizes tell.
+
+        Args:
+            path: Holds the card and the manifest.
+            store: Where shards come from; by default they lie in the same folder.
 
         Raises:
             TrainError: the folder is no finished dataset, a shard is missing or of the wrong size,
@@ -122,10 +158,16 @@ class StoredDataset:
                     f"{path}: split {name} has no tar to train from; "
                     "build the dataset with --format both or webdataset"
                 )
-            for shard in split.shards:
-                _check_shard(path, shard)
-        checksum = xxhash.xxh3_128_hexdigest((path / CARD_NAME).read_bytes())
-        return cls(path=path, card=card, checksum=checksum, manifest=_read_manifest(path))
+        if store is None:
+            _check_shards(path, card)
+        return cls(
+            path=path,
+            location=str(path.resolve()),
+            store=store or ShardFolder(path),
+            card=card,
+            checksum=xxhash.xxh3_128_hexdigest((path / CARD_NAME).read_bytes()),
+            manifest=_read_manifest(path),
+        )
 
     def split(self, name: str) -> StoredSplit:
         """One split by name.
@@ -145,7 +187,9 @@ class StoredDataset:
             table=table,
             sample_ids=_sample_ids(table),
             labels=_multi_hot(self.path, table, self.card.labels.classes),
-            shard_paths=tuple(self.path / shard.name for shard in shards),
+            folder=self.path,
+            shards=shards,
+            store=self.store,
             shard_of=_shard_of(self.path, table, shards),
             arrays={sensor: _arrays_of(self.card, sensor, table) for sensor in SENSORS},
         )
@@ -162,13 +206,23 @@ def _check_dtypes(path: Path, card: DatasetCard) -> None:
             )
 
 
-def _check_shard(path: Path, shard: ShardCard) -> None:
-    file = path / shard.name
-    found = file.stat().st_size if file.is_file() else None
+def _check_shards(path: Path, card: DatasetCard) -> None:
+    for split in card.splits.values():
+        for shard in split.shards:
+            file = path / shard.name
+            require_shard_bytes(str(file), file.stat().st_size if file.is_file() else None, shard)
+
+
+def require_shard_bytes(where: str, found: int | None, shard: ShardCard) -> None:
+    """Pass if a shard has the size that the card says.
+
+    Raises:
+        TrainError: it has another one, or is missing (None).
+    """
     if found != shard.bytes:
         state = "is missing" if found is None else f"has {found:,} bytes"
         raise TrainError(
-            f"shard {file} {state}, the card says {shard.bytes:,} bytes; "
+            f"shard {where} {state}, the card says {shard.bytes:,} bytes; "
             "copy it again, or run bigearth-prep build-shards again"
         )
 

@@ -88,8 +88,9 @@ def to_network_input(
     """The batch on the device, both sensors stacked; it travels there in its stored type."""
     count, _, height, width = batch.s2.shape
     images = torch.empty((count, len(scaling.gain), height, width), device=device)
-    images[:, scaling.channels.s2] = torch.from_numpy(batch.s2).to(device)
-    images[:, scaling.channels.s1] = torch.from_numpy(batch.s1).to(device)
+    # From pinned memory the host goes on while the GPU copies; from other memory it waits.
+    images[:, scaling.channels.s2] = torch.from_numpy(batch.s2).to(device, non_blocking=True)
+    images[:, scaling.channels.s1] = torch.from_numpy(batch.s1).to(device, non_blocking=True)
     gain, bias = (per_channel(values, device) for values in (scaling.gain, scaling.bias))
     return images.mul_(gain).add_(bias)
 

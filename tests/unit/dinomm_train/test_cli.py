@@ -167,4 +167,6 @@ def test_a_tiny_run_leaves_a_checkpoint_metrics_and_its_configuration(
     assert json.loads(output.out)["is_finished"] is True
     assert "2 epochs of 2 steps of 4 samples on 1 cpu process(es)" in output.err
     found = sorted(path.name for path in run.iterdir())
-    assert found == ["checkpoints", "config.toml", "health.jsonl", "metrics.jsonl", "tensorboard"]
+    expected = ["checkpoints", "config.toml", "health.jsonl", "metrics.jsonl"]
+    expected += ["stream.json", "tensorboard"]
+    assert found == expected

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dinomm_train.data.order import (
+    SampleOrder,
+    block_order,
     epoch_order,
     rank_share,
     share_size,
@@ -62,3 +64,46 @@ def test_a_split_smaller_than_one_batch_is_refused() -> None:
     with pytest.raises(TrainError, match="24 samples do not fill one global batch of 25"):
         steps_per_epoch(24, 25)
     assert steps_per_epoch(25, 25) == 1
+
+
+shards = st.lists(st.integers(1, 9), min_size=1, max_size=12)
+
+
+@given(counts=shards, block=st.integers(1, 5), seed=st.integers(0, 99), epoch=st.integers(0, 9))
+def test_blocks_hold_every_sample_once_and_few_shards_at_a_time(
+    counts: list[int], block: int, seed: int, epoch: int
+) -> None:
+    shard_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    order = SampleOrder(shard_of=shard_of, seed=seed, global_batch=1, block_shards=block)
+    positions = order.epoch(epoch)
+    assert sorted(positions.tolist()) == list(range(len(shard_of)))
+    blocks = order.blocks(epoch)
+    assert sorted(np.concatenate(blocks).tolist()) == list(range(len(counts)))
+    assert all(len(one) <= block for one in blocks)
+    start = 0
+    for one in blocks:
+        end = start + sum(counts[shard] for shard in one)
+        assert set(shard_of[positions[start:end]]) == set(one)
+        start = end
+
+
+def test_each_epoch_mixes_other_shards_in_another_order() -> None:
+    shard_of = np.repeat(np.arange(10, dtype=np.int32), 5)
+    order = SampleOrder(shard_of=shard_of, seed=0, global_batch=1, block_shards=2)
+    orders = {tuple(order.epoch(epoch)) for epoch in range(20)}
+    assert len(orders) == 20
+    together = {frozenset(map(int, one)) for epoch in range(20) for one in order.blocks(epoch)}
+    # Of 45 pairs of shards; a block that stayed together would leave 5.
+    assert len(together) > 30
+
+
+def test_samples_are_mixed_within_a_block() -> None:
+    order = block_order(np.repeat(np.arange(2, dtype=np.int32), 500), 0, 0, 2)
+    changes = np.count_nonzero(np.diff(order >= 500))
+    # Binomial(999, 1/2): standard deviation 15.8.
+    assert abs(changes - 499.5) < 5 * 15.8
+
+
+def test_a_block_of_all_shards_is_the_full_shuffle() -> None:
+    shard_of = np.repeat(np.arange(4, dtype=np.int32), 25)
+    assert np.array_equal(block_order(shard_of, 7, 3, 4), epoch_order(100, 7, 3))

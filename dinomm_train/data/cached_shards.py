@@ -1,0 +1,156 @@
+"""Shards through a cache: fetched ahead in the order of need, and kept until they are read."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
+
+from bigearth_prep.card import ShardCard
+from dinomm_train.data.download import ExpectedFile
+from dinomm_train.data.shard_cache import ShardCache
+from dinomm_train.data.shard_file import ShardFile, ShardUses
+from dinomm_train.errors import TrainError
+
+_FETCHING_THREADS = 4
+
+_log = logging.getLogger(__name__)
+
+
+class CachedShards:
+    """What a plan expects is fetched ahead and stays; any other shard comes when it is opened."""
+
+    def __init__(
+        self, cache: ShardCache, *, spare: int, kept_in: str = "", patience_s: float = 900.0
+    ) -> None:
+        """Open a dataset's shards through a cache.
+
+        Args:
+            cache: Fetches and keeps them.
+            spare: Bytes left to shards that no plan expects, such as those of held-out patches.
+            kept_in: The cache's place, in words.
+            patience_s: How long a reader waits for a shard, in seconds.
+        """
+        self.cache = cache
+        self.kept_in = kept_in or str(cache.folder)
+        self._spare = spare
+        self._patience_s = patience_s
+        self._expected: dict[str, Future[ShardFile]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def room(self) -> int:
+        """Bytes of expected shards that can be held at once."""
+        return self.cache.limit - self._spare
+
+    def holds(self, shard: ShardCard) -> bool:
+        """Whether the shard is there already."""
+        return self.cache.holds(_file_of(shard))
+
+    def open(self, shard: ShardCard) -> ShardFile:
+        """The shard, open for reading; waits until it is there.
+
+        Raises:
+            TrainError: it cannot be had.
+        """
+        with self._lock:
+            expected = self._expected.get(shard.name)
+        if expected is None:
+            return self.cache.get(_file_of(shard))
+        return self._wait_for(expected, shard)
+
+    @contextmanager
+    def expect(self, uses: ShardUses) -> Iterator[Callable[[int], None]]:
+        """Fetches these shards ahead for the time of the block; is told each step that is read.
+
+        A shard stays until its last step is read.
+        """
+        turns = _Turns()
+        pool = ThreadPoolExecutor(_FETCHING_THREADS, thread_name_prefix="fetch-ahead")
+        fetches = {
+            shard.name: pool.submit(self._fetch_in_turn, turns, number, shard)
+            for number, shard in enumerate(uses.shards)
+        }
+        with self._lock:
+            self._expected = fetches
+        last_steps = dict(zip(fetches, uses.last_steps.tolist(), strict=True))
+
+        def was_read(step: int) -> None:
+            with self._lock:
+                for name in [name for name in fetches if last_steps[name] <= step]:
+                    del fetches[name]
+
+        try:
+            yield was_read
+        finally:
+            turns.end()
+            pool.shutdown(cancel_futures=True)
+            with self._lock:
+                self._expected = {}
+
+    def _fetch_in_turn(self, turns: "_Turns", number: int, shard: ShardCard) -> ShardFile:
+        # One that is needed later must take no room, nor keep its own, before one needed earlier.
+        turns.wait_for(number)
+        try:
+            return self.cache.get(
+                _file_of(shard),
+                spare=self._spare,
+                has_room=lambda: turns.pass_on(number),
+                is_wanted=turns.go_on,
+            )
+        finally:
+            turns.pass_on(number)
+
+    def _wait_for(self, expected: Future[ShardFile], shard: ShardCard) -> ShardFile:
+        start_s = time.monotonic()
+        notice_s = min(60.0, self._patience_s)
+        while True:
+            try:
+                return expected.result(timeout=notice_s)
+            except FutureTimeoutError:
+                if expected.done():
+                    raise
+            waited_s = time.monotonic() - start_s
+            if waited_s >= self._patience_s:
+                raise TrainError(
+                    f"shard {shard.name} did not come within {waited_s:,.0f} s: the source is too "
+                    f"slow, or {self.cache.folder.parent} is full of shards that other processes "
+                    "read; raise --cache-gb, or lower sampling.block_shards"
+                )
+            _log.warning("still waiting for shard %s after %.0f s", shard.name, waited_s)
+
+
+class _Turns:
+    """Lets numbered threads pass one after another, until the end."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._has_ended = False
+        self._changed = threading.Condition()
+
+    def wait_for(self, number: int) -> None:
+        """Return when all numbers before this one have passed, or none need wait any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_ended or self._next == number)
+
+    def pass_on(self, number: int) -> None:
+        """Let the number after this one pass."""
+        with self._changed:
+            self._next = max(self._next, number + 1)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Let all pass."""
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
+
+    def go_on(self) -> bool:
+        """Whether the end has not come."""
+        return not self._has_ended
+
+
+def _file_of(shard: ShardCard) -> ExpectedFile:
+    return ExpectedFile(name=shard.name, bytes=shard.bytes, xxh3_128=shard.xxh3_128)

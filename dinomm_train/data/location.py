@@ -1,0 +1,126 @@
+"""Datasets wherever they lie: in a folder, staged from one onto a local disk, or far away."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import xxhash
+
+from bigearth_prep.card import CARD_NAME, MANIFEST_NAME, DatasetCard, read_card
+from bigearth_prep.errors import PrepError
+from bigearth_prep.whole_file import whole_file, write_bytes
+from dinomm_train.data.cached_shards import CachedShards
+from dinomm_train.data.download import ExpectedFile, RetryConfig, Source
+from dinomm_train.data.index import StoredDataset, require_shard_bytes
+from dinomm_train.data.shard_cache import ShardCache, private_folder, wait_for_lock
+from dinomm_train.errors import TrainError
+
+_ASKING_THREADS = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StorageOptions:
+    """Where the shards of a dataset are kept while they are read."""
+
+    cache_dir: Path | None = None
+    """For shards of a remote dataset; by default $SLURM_TMPDIR, or else the folder for temporary
+    files."""
+
+    cache_gb: float = 0.0
+    """Most that cached or staged shards take, in 10^9 bytes; zero takes what is free."""
+
+    stage_dir: Path | None = None
+    """Local disk onto which the shards of a dataset in a folder are copied as they are read."""
+
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    """What is done about a source that fails."""
+
+    def __post_init__(self) -> None:
+        if self.cache_gb < 0:
+            raise ValueError(f"cache_gb must not be negative, got {self.cache_gb}")
+
+
+def is_remote(location: str) -> bool:
+    """Whether this is an address, such as s3://bucket/dataset, and no folder."""
+    return "://" in location
+
+
+def open_dataset(location: str | Path, storage: StorageOptions | None = None) -> StoredDataset:
+    """The dataset at a folder or an address.
+
+    Raises:
+        TrainError: there is no finished dataset, a shard is missing or of the wrong size, the
+            manifest does not fit the card, or the cache cannot be used.
+    """
+    storage = storage or StorageOptions()
+    if is_remote(str(location)):
+        return _open_remote(str(location), storage)
+    stored = StoredDataset.open(Path(location))
+    if storage.stage_dir is None:
+        return stored
+    source = Source(str(stored.path.resolve()), storage.retry)
+    store = _open_store(stored.checksum, stored.card, source, storage.stage_dir, storage)
+    return replace(stored, store=store)
+
+
+def choose_cache_dir(environment: Mapping[str, str]) -> Path:
+    """Where remote shards are kept unless a folder is named: never the home folder unasked."""
+    return Path(environment.get("SLURM_TMPDIR") or tempfile.gettempdir())
+
+
+def _open_remote(location: str, storage: StorageOptions) -> StoredDataset:
+    source = Source(location, storage.retry)
+    cache_dir = storage.cache_dir or choose_cache_dir(os.environ)
+    folder = _fetch_tables(source, private_folder(cache_dir))
+    card = read_card(folder)
+    store = _open_store(folder.name, card, source, cache_dir, storage)
+    _check_sizes(source, store, card)
+    return replace(StoredDataset.open(folder, store), location=location)
+
+
+def _fetch_tables(source: Source, root: Path) -> Path:
+    """The folder of the dataset's checksum, with its card and manifest."""
+    with tempfile.TemporaryDirectory(dir=root, prefix="card-") as name:
+        fetched = Path(name) / CARD_NAME
+        source.fetch(ExpectedFile(name=CARD_NAME), fetched)
+        content = fetched.read_bytes()
+        try:
+            card = read_card(fetched.parent)
+        except PrepError as error:
+            raise TrainError(f"{source.location}: {error}") from error
+    folder = root / xxhash.xxh3_128_hexdigest(content)
+    folder.mkdir(exist_ok=True)
+    with wait_for_lock(folder / "tables.lock"):
+        if not (folder / CARD_NAME).is_file():
+            manifest = ExpectedFile(name=MANIFEST_NAME, xxh3_128=card.tables.get(MANIFEST_NAME))
+            with whole_file(folder / MANIFEST_NAME) as partial:
+                source.fetch(manifest, partial)
+            # Last, because it says that the manifest is there.
+            write_bytes(folder / CARD_NAME, content)
+    return folder
+
+
+def _open_store(
+    checksum: str, card: DatasetCard, source: Source, folder: Path, storage: StorageOptions
+) -> CachedShards:
+    cache = ShardCache(folder, checksum, source, int(storage.cache_gb * 1e9))
+    home = os.environ.get("HOME")
+    in_home = bool(home) and cache.folder.is_relative_to(str(home))
+    largest = max(
+        (shard.bytes for split in card.splits.values() for shard in split.shards), default=1
+    )
+    kept_in = f"{cache.folder}{' (in the home folder)' if in_home else ''}"
+    return CachedShards(cache, spare=largest, kept_in=kept_in)
+
+
+def _check_sizes(source: Source, store: CachedShards, card: DatasetCard) -> None:
+    shards = [shard for split in card.splits.values() for shard in split.shards]
+    missing = [shard for shard in shards if not store.holds(shard)]
+    with ThreadPoolExecutor(_ASKING_THREADS) as pool:
+        sizes = pool.map(source.size, [shard.name for shard in missing])
+        for shard, size in zip(missing, sizes, strict=True):
+            if size is not None:
+                require_shard_bytes(f"{source.location}/{shard.name}", size, shard)

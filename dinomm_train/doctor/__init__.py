@@ -1,0 +1,1 @@
+"""What a machine can reach with a dataset and a configuration, measured."""

@@ -1,0 +1,114 @@
+"""What would stop a run, looked for before it starts."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dinomm_train.config import RunConfig
+from dinomm_train.data.index import StoredSplit
+from dinomm_train.data.order import SampleOrder
+from dinomm_train.data.stream import ShardReader
+from dinomm_train.data.stream_terms import StreamTerms, require_room
+from dinomm_train.errors import TrainError
+from dinomm_train.learner import Learner, choose_half_precision
+
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    is_good: bool
+    finding: str
+    """What was found, and where it is bad what to do."""
+
+
+def checked(name: str, look: Callable[[], str]) -> Check:
+    """The check that a look makes: good with what it returns, bad where it raises."""
+    try:
+        return Check(name=name, is_good=True, finding=look())
+    except TrainError as error:
+        return Check(name=name, is_good=False, finding=str(error))
+
+
+def check_shards(split: StoredSplit) -> Check:
+    """Whether the first and last sample of every shard are what was stored."""
+
+    def look() -> str:
+        if split.store.room is not None:
+            return f"{len(split.shards):,} shards, each held against its checksum as it is fetched"
+        reader = ShardReader(split, verify="xxh3_64" in split.table.column_names)
+        starts = np.flatnonzero(np.diff(split.shard_of, prepend=-1))
+        ends = np.append(starts[1:] - 1, len(split) - 1)
+        for first, last in zip(starts, ends, strict=True):
+            reader.read(np.unique(np.array([first, last])))
+        return f"first and last sample of each of {len(starts):,} shards are readable and whole"
+
+    return checked("shards", look)
+
+
+def check_batches(split: StoredSplit, config: RunConfig, ranks: int) -> Check:
+    """Whether ranks can share steps, and what an epoch leaves out."""
+
+    def look() -> str:
+        order = SampleOrder.of(split, config.sampling)
+        terms = StreamTerms.of(split, order, world=ranks, epochs=config.schedule.epochs)
+        return "; ".join(terms.lines())
+
+    return checked("batches", look)
+
+
+def check_cache(split: StoredSplit, config: RunConfig) -> Check:
+    """Whether the cache holds what the shuffle needs at once."""
+
+    def look() -> str:
+        order, epochs = SampleOrder.of(split, config.sampling), config.schedule.epochs
+        terms = StreamTerms.of(split, order, world=1, epochs=epochs)
+        return require_room(split, order, terms, epochs=epochs)
+
+    return checked("cache", look)
+
+
+def check_checkpoints(learner: Learner, config: RunConfig, out: Path) -> Check:
+    """Whether the disk of the run's folder holds its checkpoints."""
+
+    def look() -> str:
+        size, kept = _checkpoint_bytes(learner), config.output.keep_last + 1
+        folder = next(one for one in (out.absolute(), *out.absolute().parents) if one.is_dir())
+        free = shutil.disk_usage(folder).free
+        needed = f"{kept:,} checkpoints of {size / 1e6:,.0f} MB"
+        finding = f"{needed}, {free / 1e9:,.1f} GB are free at {folder}"
+        if size * kept > free:
+            raise TrainError(f"{finding}; choose another --out, or lower output.keep_last")
+        return finding
+
+    return checked("checkpoints", look)
+
+
+def check_device(config: RunConfig, device: torch.device) -> Check:
+    """What computes, and in which arithmetic."""
+
+    def look() -> str:
+        half = choose_half_precision(config.sampling.precision, device)
+        name = f"CPU, {torch.get_num_threads()} threads"
+        if device.type == "cuda":
+            memory = torch.cuda.get_device_properties(device).total_memory / 1e9
+            name = f"{torch.cuda.get_device_name(device)}, {memory:,.0f} GB"
+        return f"{name}; {'bf16' if half else 'fp32'} arithmetic"
+
+    return checked("device", look)
+
+
+def _checkpoint_bytes(learner: Learner) -> int:
+    student, teacher = (
+        sum(weight.numel() for weight in network.parameters())
+        for network in (learner.networks.student, learner.networks.teacher)
+    )
+    # AdamW keeps two running statistics of each of the student's weights.
+    return (3 * student + teacher) * _FLOAT_BYTES

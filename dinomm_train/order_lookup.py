@@ -1,0 +1,70 @@
+"""The order of samples of a run that was, or of one that could be."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dinomm_train.config import RunConfig
+from dinomm_train.config_text import read_config
+from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.location import open_dataset
+from dinomm_train.data.order import SampleOrder
+from dinomm_train.data.training_stream import RECORD_NAME, read_record
+from dinomm_train.errors import TrainError
+
+_CONFIG_NAME = "config.toml"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOrder:
+    """What is needed to tell which sample comes when."""
+
+    split: StoredSplit
+    order: SampleOrder
+
+    epochs: int
+    """Length of the run."""
+
+    ranks: int
+    """Processes that share a step."""
+
+    def require_step(self, step: int) -> None:
+        """Pass if the run has this step.
+
+        Raises:
+            TrainError: it is shorter.
+        """
+        steps = self.epochs * self.order.steps_per_epoch
+        if step >= steps:
+            raise TrainError(f"step {step:,} is beyond the run's last, {steps - 1:,}")
+
+
+def open_order(source: str | Path, config: RunConfig, ranks: int | None) -> RunOrder:
+    """The order of a run's folder, or of a dataset under a configuration.
+
+    Raises:
+        TrainError: it is neither, or the run's dataset has changed since.
+    """
+    if isinstance(source, Path) and (source / RECORD_NAME).is_file():
+        record = read_record(source)
+        config = read_config(source / _CONFIG_NAME, RunConfig())
+        dataset = open_dataset(record.dataset)
+        _require_checksum(dataset, record.dataset_checksum, source)
+        ranks = ranks or record.ranks
+    else:
+        dataset = open_dataset(source)
+    split = dataset.split("train")
+    return RunOrder(
+        split=split,
+        order=SampleOrder.of(split, config.sampling),
+        epochs=config.schedule.epochs,
+        ranks=ranks or 1,
+    )
+
+
+def _require_checksum(dataset: StoredDataset, checksum: str, run: Path) -> None:
+    if dataset.checksum != checksum:
+        raise TrainError(
+            f"{run} was trained on a dataset with the checksum {checksum}, {dataset.location} now "
+            f"has {dataset.checksum}; name the dataset that it saw, with --config "
+            f"{run / _CONFIG_NAME}"
+        )

@@ -1,0 +1,161 @@
+"""Shards that are fetched ahead, kept until they are read, and make room."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bigearth_prep.card import ShardCard
+from dinomm_train.config import SamplingConfig
+from dinomm_train.data.cached_shards import CachedShards
+from dinomm_train.data.download import RetryConfig, Source
+from dinomm_train.data.loader import TrainingBatches
+from dinomm_train.data.location import StorageOptions, open_dataset
+from dinomm_train.data.order import SampleOrder
+from dinomm_train.data.shard_cache import ShardCache
+from dinomm_train.data.shard_file import ShardUses
+from dinomm_train.errors import TrainError
+from tests.shard_fixture import make_dataset
+from tests.unreliable_server import UnreliableServer, serve
+
+QUICK = RetryConfig(attempts=2, pause_s=0.01, stall_s=0.5)
+SHARD_BYTES = 20_480
+"""Of four patches of 4 px."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_dataset(tmp_path / "dataset", size_px=4, per_shard=4, samples={"train": 32})
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[UnreliableServer]:
+    with serve(folder) as running:
+        yield running
+
+
+def open_batches(
+    where: str | Path, tmp_path: Path, *, shards: int, block_shards: int
+) -> TrainingBatches:
+    storage = StorageOptions(
+        cache_dir=tmp_path / "cache", cache_gb=shards * SHARD_BYTES / 1e9, retry=QUICK
+    )
+    split = open_dataset(where, storage).split("train")
+    sampling = SamplingConfig(global_batch=4, shuffle="block", block_shards=block_shards)
+    return TrainingBatches(split, SampleOrder.of(split, sampling))
+
+
+def bytes_held(tmp_path: Path) -> int:
+    held = 0
+    for path in (tmp_path / "cache").rglob("*.tar*"):
+        with suppress(FileNotFoundError):
+            held += path.stat().st_size * (path.suffix != ".lock")
+    return held
+
+
+def fetched_shards(server: UnreliableServer) -> list[str]:
+    return [path for path in server.order if path.endswith(".tar")]
+
+
+def test_a_remote_run_sees_the_batches_of_a_local_one_within_the_cache_s_limit(
+    server: UnreliableServer, folder: Path, tmp_path: Path
+) -> None:
+    # Two blocks of two shards, and one to spare.
+    remote = open_batches(server.url, tmp_path, shards=5, block_shards=2)
+    local = open_batches(folder, tmp_path, shards=5, block_shards=2)
+    for epoch in range(3):
+        for mine, other in zip(remote.epoch(epoch), local.epoch(epoch), strict=True):
+            assert np.array_equal(mine.positions, other.positions)
+            assert np.array_equal(mine.s2, other.s2)
+            assert bytes_held(tmp_path) <= 5 * SHARD_BYTES
+
+
+def test_shards_are_fetched_once_an_epoch_in_the_order_of_need(
+    server: UnreliableServer, tmp_path: Path
+) -> None:
+    batches = open_batches(server.url, tmp_path, shards=5, block_shards=2)
+    assert len(list(batches.epoch(0))) == 8
+    # Then come those that begin the next epoch.
+    fetched = fetched_shards(server)[:8]
+    order = batches.order.epoch(0)
+    plan = list(dict.fromkeys(f"train/shard-{one:06}.tar" for one in batches.order.shard_of[order]))
+    assert sorted(fetched) == sorted(plan)
+    # Four are on their way at a time, and may overtake each other there.
+    assert max(abs(fetched.index(name) - plan.index(name)) for name in plan) < 4
+
+
+def test_the_next_block_is_fetched_while_this_one_is_read(
+    server: UnreliableServer, tmp_path: Path
+) -> None:
+    epoch = open_batches(server.url, tmp_path, shards=9, block_shards=2).epoch(0)
+    next(epoch)
+    deadline_s = time.monotonic() + 10
+    while len(fetched_shards(server)) < 8:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    epoch.close()
+
+
+def test_starting_late_in_an_epoch_fetches_nothing_of_the_steps_before(
+    server: UnreliableServer, tmp_path: Path
+) -> None:
+    batches = open_batches(server.url, tmp_path, shards=9, block_shards=1)
+    assert len(list(batches.epoch(0, start_step=6))) == 2
+    needed = [*batches.order.blocks(0)[6:], batches.order.blocks(1)[0]]
+    allowed = {f"train/shard-{int(shard):06}.tar" for block in needed for shard in block}
+    assert set(fetched_shards(server)) <= allowed
+
+
+def test_a_shard_that_stays_broken_ends_the_run_with_its_name(
+    server: UnreliableServer, tmp_path: Path
+) -> None:
+    server.troubles["shard-000003.tar"] = ["truncate"]
+    batches = open_batches(server.url, tmp_path, shards=9, block_shards=8)
+    with pytest.raises(TrainError, match=r"train/shard-000003\.tar could not be fetched"):
+        list(batches.epoch(0))
+    assert not [one for one in threading.enumerate() if one.name.startswith("fetch-ahead")]
+
+
+def test_closing_a_run_ends_what_it_was_fetching(server: UnreliableServer, tmp_path: Path) -> None:
+    batches = open_batches(server.url, tmp_path, shards=9, block_shards=1)
+    last = batches.order.blocks(0)[3][0]
+    server.troubles[f"shard-{last:06}.tar"] = ["stall"]
+    epoch = batches.epoch(0)
+    next(epoch)
+    start_s = time.monotonic()
+    epoch.close()
+    assert time.monotonic() - start_s < 1
+    assert not [one for one in threading.enumerate() if one.name.startswith("fetch-ahead")]
+
+
+def test_who_waits_in_vain_is_told_what_may_be_wrong(
+    server: UnreliableServer, folder: Path, tmp_path: Path
+) -> None:
+    card = open_dataset(folder).split("train").shards[0]
+    server.troubles["shard-000000.tar"] = ["stall"]
+    source = Source(server.url, RetryConfig(attempts=2, stall_s=60.0))
+    cache = ShardCache(tmp_path / "cache", "d", source)
+    store = CachedShards(cache, spare=1, patience_s=0.3)
+    uses = ShardUses(shards=(card,), last_steps=np.array([0]))
+    with store.expect(uses), pytest.raises(TrainError, match=r"did not come within .*--cache-gb"):
+        store.open(card)
+
+
+def test_what_no_plan_expects_is_fetched_when_it_is_opened(
+    server: UnreliableServer, folder: Path, tmp_path: Path
+) -> None:
+    cards: tuple[ShardCard, ...] = open_dataset(folder).split("train").shards
+    cache = ShardCache(tmp_path / "cache", "d", Source(server.url, QUICK), limit=2 * SHARD_BYTES)
+    store = CachedShards(cache, spare=SHARD_BYTES)
+    assert store.room == SHARD_BYTES
+    uses = ShardUses(shards=cards[:2], last_steps=np.array([0, 1]))
+    with store.expect(uses) as was_read:
+        store.open(cards[0])
+        # The plan's second shard waits for room; this one takes what is spared for it.
+        store.open(cards[5])
+        was_read(0)
+        store.open(cards[1])
