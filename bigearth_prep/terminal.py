@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import click
 
@@ -22,6 +22,14 @@ _LINE_EVERY_S = 10.0
 _OWN_PACKAGES = ("bigearth_prep", "dinomm_train")
 
 Command = Callable[..., Any]
+
+
+@runtime_checkable
+class Advance(Protocol):
+    """Adds to a count of progress."""
+
+    def __call__(self, count: int, note: str = "") -> None:
+        """Add so many, and show the note behind the count from now on where it says something."""
 
 
 def run_group(group: click.Group, errors: tuple[type[Exception], ...]) -> None:
@@ -139,7 +147,7 @@ def print_json(result: object) -> None:
 
 
 @contextmanager
-def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
+def progress_bar(total: int, what: str) -> Iterator[Advance]:
     """A function that adds to the count: a bar on a terminal, lines with rate and ETA in a log.
 
     Args:
@@ -154,7 +162,7 @@ def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def _rich_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
+def _rich_bar(total: int, what: str) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -179,32 +187,45 @@ def _rich_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
         RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(what, total=total, note="")
 
-        def advance(count: int) -> None:
+        def advance(count: int, note: str = "") -> None:
             progress.update(task, advance=count)
+            if note:
+                progress.update(task, note=note)
 
         yield advance
 
 
-def _line_printer(total: int, what: str) -> Callable[[int], None]:
+def _line_printer(total: int, what: str) -> Advance:
     start = time.monotonic()
-    done, last = 0, start
+    done, last, shown = 0, start, ""
 
-    def advance(count: int) -> None:
-        nonlocal done, last
+    def advance(count: int, note: str = "") -> None:
+        nonlocal done, last, shown
         done += count
+        shown = f", {note}" if note else shown
         now = time.monotonic()
         if now - last < _LINE_EVERY_S and done < total:
             return
         last = now
         rate = done / max(now - start, 1e-9)
         left_s = (total - done) / rate if rate else float("inf")
-        click.echo(f"{what}: {done:,} of {total:,}, {rate:,.1f}/s, {left_s:,.0f} s left", err=True)
+        line = f"{what}: {done:,} of {total:,}, {rate:,.1f}/s, {_duration(left_s)} left{shown}"
+        click.echo(line, err=True)
 
     return advance
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them: `42 s`, `17 min`, `3 h 05 min`."""
+    if seconds < 120 or seconds == float("inf"):
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def counts_line(counts: Iterable[tuple[str, int]]) -> str:

@@ -1,12 +1,13 @@
 """Checkpoints: everything a run needs to go on, as files that are whole or not there.
 
 `RUN/checkpoints/step-00000123.pt` holds one state, `RUN/checkpoints/latest` lists the whole ones,
-newest first, each with its checksum.
+newest first, each with its checksum. A file is on disk before the list names it, and is deleted
+only after the list has let go of it.
 """
 
 import json
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -27,6 +28,7 @@ INDEX = "latest"
 _FORMAT = "dinomm-checkpoint"
 _FORMAT_VERSION = 1
 _CHUNK_BYTES = 1 << 24
+_STATE = ("student", "teacher", "loss", "optimizer", "skips")
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +70,11 @@ class Checkpoint:
     skips: dict[str, Tensor]
     """How many steps moved nothing, in a row up to here and in total."""
 
+    @property
+    def state(self) -> dict[str, dict[str, Any]]:
+        """What changes from step to step, as the learner gives and takes it."""
+        return {name: getattr(self, name) for name in _STATE}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Record:
@@ -78,23 +85,55 @@ class _Record:
     xxh3_128: str
 
 
-def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep_last: int) -> Path:
-    """The path of the file just written; older ones beyond `keep_last` are deleted.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Index:
+    """What `latest` says."""
 
+    kept: tuple[_Record, ...] = ()
+    """Whole checkpoints, newest first."""
+
+    dropped: tuple[str, ...] = ()
+    """Files that are deleted next; named, so that a killed process leaves none behind."""
+
+
+def save_checkpoint(
+    run: Path, checkpoint: Checkpoint, *, keep_last: int, keep_every_steps: int = 0
+) -> Path:
+    """The path of the file just written; older ones are deleted.
+
+    The newest `keep_last` stay, and those whose step is a multiple of `keep_every_steps`.
     Checkpoints of the same or a later step are superseded: they belong to a past that the run has
     gone back behind.
     """
     path = run / FOLDER / f"step-{checkpoint.step:08}.pt"
-    with whole_file(path) as partial:
-        torch.save(_to_plain(checkpoint), partial)
-    newest = _Record(file=path.name, step=checkpoint.step, xxh3_128=_checksum(path))
+    checksum = write_checkpoint(path, checkpoint)
     before = _read_index(run)
-    kept = [newest, *(record for record in before if record.step < checkpoint.step)][:keep_last]
-    records = [{"file": one.file, "step": one.step, "xxh3_128": one.xxh3_128} for one in kept]
-    write_text(run / FOLDER / INDEX, json.dumps({"checkpoints": records}, indent=2) + "\n")
-    for file in {record.file for record in before} - {record.file for record in kept}:
+    newest = _Record(file=path.name, step=checkpoint.step, xxh3_128=checksum)
+    older = [record for record in before.kept if record.step < checkpoint.step]
+    kept = tuple(
+        record
+        for age, record in enumerate([newest, *older])
+        if age < keep_last or (keep_every_steps and record.step % keep_every_steps == 0)
+    )
+    named = {record.file for record in before.kept} | set(before.dropped)
+    dropped = tuple(sorted(named - {record.file for record in kept}))
+    _write_index(run, _Index(kept=kept, dropped=dropped))
+    for file in dropped:
         (run / FOLDER / file).unlink(missing_ok=True)
     return path
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
+    """The checksum of the file, which is on disk whole when this returns."""
+    with whole_file(path) as partial:
+        torch.save(_to_plain(checkpoint), partial)
+        return _checksum(partial)
+
+
+def clear_leftovers(run: Path) -> None:
+    """Delete what a process that was killed while saving has left half written."""
+    for partial in (run / FOLDER).glob("*.partial"):
+        partial.unlink(missing_ok=True)
 
 
 def find_checkpoint(run: Path) -> Checkpoint | None:
@@ -105,7 +144,7 @@ def find_checkpoint(run: Path) -> Checkpoint | None:
     Raises:
         TrainError: there were checkpoints, but none of them is whole.
     """
-    records = _read_index(run)
+    records = _read_index(run).kept
     if not records and (unlisted := sorted((run / FOLDER).glob("step-*.pt"))):
         _log.warning("%s lists no checkpoint; taking %s", run / FOLDER / INDEX, unlisted[-1])
         return _read_file(unlisted[-1])
@@ -169,18 +208,24 @@ def _from_plain(state: object) -> Checkpoint:
     return Checkpoint(**values)
 
 
-def _read_index(run: Path) -> tuple[_Record, ...]:
+def _read_index(run: Path) -> _Index:
     path = run / FOLDER / INDEX
     if not path.is_file():
-        return ()
+        return _Index()
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))["checkpoints"]
-        return tuple(_Record(**record) for record in listed)
-    except (KeyError, TypeError, ValueError) as error:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        kept = tuple(_Record(**record) for record in stored["checkpoints"])
+        return _Index(kept=kept, dropped=tuple(stored.get("dropped", ())))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TrainError(
             f"{path} is not a readable list of checkpoints ({error!r}); name a checkpoint file "
             "itself, or start again in another --out"
         ) from error
+
+
+def _write_index(run: Path, index: _Index) -> None:
+    state = {"checkpoints": [asdict(record) for record in index.kept], "dropped": index.dropped}
+    write_text(run / FOLDER / INDEX, json.dumps(state, indent=2) + "\n")
 
 
 def _checksum(path: Path) -> str:

@@ -1,6 +1,8 @@
 """The `dinomm-train` command."""
 
+import functools
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -12,6 +14,7 @@ from dinomm_train import __version__
 from dinomm_train.config import DeviceChoice, Precision, Recipe, Shuffle
 from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.commands import embed_command, evaluate_command, export_command
+from dinomm_train.stop_request import StoppedEarly, StopRequest
 from dinomm_train.stream_commands import doctor_command, order_command
 from dinomm_train.stream_options import (
     config_or_usage_error,
@@ -31,6 +34,18 @@ INTERRUPTED = 130
 
 REQUEUE = 85
 """Exit code after another signal: there is a checkpoint, start the same command again."""
+
+
+def _heed_signals(command: Callable[..., int]) -> Callable[..., int]:
+    """The command, which hears of signals from before its imports to the end of the process."""
+
+    @functools.wraps(command)
+    def listening(**options: object) -> int:
+        stop = StopRequest()
+        stop.listen()  # not undone: launchers may send a signal twice
+        return command(stop=stop, **options)
+
+    return listening
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -101,10 +116,29 @@ cli.command_class = VerboseCommand
     default=0,
     help="CPU threads per process; 0 leaves the choice to torch.",
 )
+@click.option(
+    "--keep-last",
+    type=click.IntRange(min=1),
+    help="Same as --set output.keep_last=...: newest checkpoints kept.  [default: 3]",
+)
+@click.option(
+    "--keep-every",
+    type=click.IntRange(min=0),
+    help="Same as --set output.keep_every_steps=...: also keep those of such steps.  [default: 0]",
+)
+@click.option(
+    "--hang-timeout",
+    "hang_timeout_s",
+    type=click.FloatRange(min=0),
+    default=300.0,
+    help="Seconds without progress, or word of a rank, after which the run ends with a message; "
+    "ten times as long up to the first step. 0 waits for ever.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print where the run stands as JSON.")
+@_heed_signals
 @shuffle_option
 @storage_options
 @reading_options
-@click.option("--json", "as_json", is_flag=True, help="Print where the run stands as JSON.")
 def pretrain_command(  # noqa: PLR0913 - one parameter per option
     *,
     dataset: str | Path,
@@ -117,32 +151,81 @@ def pretrain_command(  # noqa: PLR0913 - one parameter per option
     precision: Precision | None,
     compile_blocks: bool,
     threads: int,
+    keep_last: int | None,
+    keep_every: int | None,
+    hang_timeout_s: float,
     shuffle: Shuffle | None,
     storage: "StorageOptions",
     reading: "ReadOptions",
     as_json: bool,
+    stop: StopRequest,
 ) -> int:
     """Train a network on the DATASET's train split, without labels (DINO-MM).
 
     DATASET is a folder, or an address such as s3://bucket/dataset or https://host/dataset.
     Starts a run, or goes on with a stopped one; runs alone, under torchrun and under srun.
     """
-    if precision is not None:
-        assignments = (*assignments, f"sampling.precision={precision}")
-    if compile_blocks:
-        assignments = (*assignments, "compute.compile=true")
-    if shuffle is not None:
-        assignments = (*assignments, f"sampling.shuffle={shuffle}")
+    shorthands = {
+        "sampling.precision": precision,
+        "sampling.shuffle": shuffle,
+        "compute.compile": "true" if compile_blocks else None,
+        "output.keep_last": keep_last,
+        "output.keep_every_steps": keep_every,
+    }
+    assignments += tuple(f"{key}={one}" for key, one in shorthands.items() if one is not None)
     config = config_or_usage_error(recipe, config_file, assignments)
     from dinomm_train.trainer import LaunchOptions, pretrain
 
     options = LaunchOptions(
-        device=device, max_steps=max_steps, threads=threads, storage=storage, reading=reading
+        device=device,
+        max_steps=max_steps,
+        threads=threads,
+        hang_timeout_s=hang_timeout_s,
+        storage=storage,
+        reading=reading,
     )
-    result = pretrain(dataset, run, config, options)
+    try:
+        result = pretrain(dataset, run, config, options, stop)
+    except StoppedEarly as early:
+        return _signal_code(early.signal_number)
     if as_json and result.is_first_rank:
         print_json(result.to_dict())
     return _exit_code(result)
+
+
+@cli.command("replay")
+@click.argument("capsule", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("dataset", callback=dataset_location)
+@click.option(
+    "--device",
+    type=click.Choice(get_args(DeviceChoice)),
+    default="auto",
+    help="Where to compute; `auto` takes a GPU where there is one.",
+)
+@storage_options
+@click.option("--json", "as_json", is_flag=True, help="Print the finding as JSON.")
+def replay_command(
+    *,
+    capsule: Path,
+    dataset: str | Path,
+    device: DeviceChoice,
+    storage: "StorageOptions",
+    as_json: bool,
+) -> int:
+    """Repeat the step of a CAPSULE on its DATASET, and name what first was not finite.
+
+    A run that stops for losses that are not finite leaves RUN/capsules/step-... Exit code 1 says
+    that all was finite this time.
+    """
+    from dinomm_train.data.location import open_dataset
+    from dinomm_train.replay import replay
+
+    result = replay(capsule, open_dataset(dataset, storage), device)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        click.echo(result.describe())
+    return 0 if result.finding else 1
 
 
 for _command in (evaluate_command, embed_command, export_command, order_command, doctor_command):
@@ -152,7 +235,11 @@ for _command in (evaluate_command, embed_command, export_command, order_command,
 def _exit_code(result: "PretrainResult") -> int:
     if result.is_finished or not result.signal_number:
         return 0
-    return INTERRUPTED if result.signal_number == signal.SIGINT else REQUEUE
+    return _signal_code(result.signal_number)
+
+
+def _signal_code(number: int) -> int:
+    return INTERRUPTED if number == signal.SIGINT else REQUEUE
 
 
 def main() -> None:

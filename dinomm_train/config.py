@@ -38,6 +38,7 @@ __all__ = [
     "ScheduleConfig",
     "SensorDropConfig",
     "Shuffle",
+    "Tracker",
     "ViewConfig",
 ]
 
@@ -56,6 +57,10 @@ DeviceChoice = Literal["auto", "cpu", "cuda"]
 PositionResampling = Literal["timm", "published"]
 """How the position table is brought to a crop's token grid: bicubic with antialiasing, or without
 and with the published code's 0.1 added to the target size."""
+
+
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
+"""Programs that draw curves of a run."""
 
 
 def _require_positive(owner: object, *names: str) -> None:
@@ -170,8 +175,13 @@ class OptimConfig:
     frozen_last_layer_epochs: int = 1
     """Epochs at the start in which the prototypes do not move."""
 
+    stop_after_skipped: int = 10
+    """Steps in a row, skipped for a loss or gradient that is not finite, after which a run stops
+    and leaves a capsule to replay."""
+
     def __post_init__(self) -> None:
         _require_not_negative(self, "clip_norm", "frozen_last_layer_epochs")
+        _require_positive(self, "stop_after_skipped")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
 
@@ -253,10 +263,20 @@ class OutputConfig:
     """Steps between two checkpoints; zero writes one at the end of each epoch."""
 
     keep_last: int = 3
-    """Checkpoints kept; older ones are deleted."""
+    """Newest checkpoints kept; older ones are deleted."""
+
+    keep_every_steps: int = 0
+    """Checkpoints whose step is a multiple of this are kept too, however old; zero keeps none."""
+
+    peak_tflops: float = 0.0
+    """What the model FLOPs utilization (MFU) is a share of, in 10^12 operations per second and
+    device; zero measures matrix products on a GPU, and reports no MFU on a CPU."""
+
+    trackers: tuple[Tracker, ...] = ("tensorboard",)
+    """Where rows of metrics go beside the JSON lines; `wandb` and `mlflow` need these packages."""
 
     def __post_init__(self) -> None:
-        _require_not_negative(self, "checkpoint_every_steps")
+        _require_not_negative(self, "checkpoint_every_steps", "keep_every_steps", "peak_tflops")
         _require_positive(self, "log_every_steps", "keep_last")
 
 

@@ -111,6 +111,11 @@ def _tables(table: Mapping[str, Any], prefix: str) -> Iterator[str]:
             yield from _tables(value, f"{prefix}{key}.")
 
 
+def config_leaves(config: RunConfig) -> Iterator[tuple[str, object]]:
+    """Every field as `section.key` with its value."""
+    return _leaves(config_to_dict(config), "")
+
+
 def config_differences(stored: RunConfig, wanted: RunConfig) -> tuple[str, ...]:
     """One line per field whose value differs, as `key: stored -> wanted`."""
     before = dict(_leaves(config_to_dict(stored), ""))
@@ -161,12 +166,19 @@ def _fit(kind: object, value: object, where: str) -> object:
             return value
         raise TrainError(f"{where} must be one of {', '.join(get_args(kind))}, got {value!r}")
     if get_origin(kind) is tuple:
-        kinds = get_args(kind)
-        if isinstance(value, list | tuple) and len(value) == len(kinds):
-            return tuple(_fit(one, item, where) for one, item in zip(kinds, value, strict=True))
-        raise TrainError(f"{where} must be {len(kinds)} values, got {value!r}")
+        return _fit_tuple(get_args(kind), value, where)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
         raise TrainError(f"{where} must be {getattr(kind, '__name__', kind)}, got {value!r}")
     return value
+
+
+def _fit_tuple(kinds: tuple[object, ...], value: object, where: str) -> tuple[object, ...]:
+    is_list = isinstance(value, list | tuple)
+    if is_list and kinds[-1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)  # type: ignore[arg-type]
+    if not is_list or len(value) != len(kinds):  # type: ignore[arg-type]
+        expected = "a list" if kinds[-1] is Ellipsis else f"{len(kinds)} values"
+        raise TrainError(f"{where} must be {expected}, got {value!r}")
+    return tuple(_fit(one, item, where) for one, item in zip(kinds, value, strict=True))  # type: ignore[call-overload]

@@ -6,15 +6,22 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
 from dinomm_train.config import DeviceChoice
 from dinomm_train.errors import TrainError
+from dinomm_train.rendezvous import Launch, meet
+from dinomm_train.stop_request import StopRequest
 
 _FIRST_PORT, _PORTS = 20_000, 40_000
+
+_COLLECTIVE_LIMIT = timedelta(hours=2)
+"""For the day that the watch over ranks (`hang_watch`) is turned off: it ends a run in minutes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,19 +41,6 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this is the one that writes and reports."""
         return self.rank == 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Launch:
-    """What a launcher told this process through its environment."""
-
-    rank: int
-    world: int
-    local_rank: int
-    """Its number among the processes of its machine; the GPU it takes."""
-    address: str
-    """Host name of rank zero."""
-    port: int
 
 
 def read_launch(environment: Mapping[str, str]) -> Launch | None:
@@ -101,22 +95,26 @@ def _first_host(node_list: str) -> str:
 
 
 @contextmanager
-def join_ranks(choice: DeviceChoice) -> Iterator[Ranks]:
+def join_ranks(choice: DeviceChoice, stop: StopRequest | None = None) -> Iterator[Ranks]:
     """This process's place in the run; the processes are connected until the block ends.
 
     Raises:
-        TrainError: CUDA was asked for and is not there.
+        TrainError: CUDA was asked for and is not there, or the others cannot be reached.
+        StoppedEarly: a signal came while others were still missing.
     """
     launch = read_launch(os.environ)
     device = choose_device(choice, local_rank=launch.local_rank if launch else 0)
     if launch is None or launch.world == 1:
         yield Ranks(rank=0, world=1, device=device)
         return
+    store = meet(launch, stop or StopRequest())
     dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        init_method=f"tcp://{launch.address}:{launch.port}",
+        # What hosts tell each other goes past the GPUs, so that neither waits for the other.
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=PrefixStore("ranks", store),
         rank=launch.rank,
         world_size=launch.world,
+        timeout=_COLLECTIVE_LIMIT,
     )
     try:
         yield Ranks(rank=launch.rank, world=launch.world, device=device)
@@ -157,15 +155,9 @@ def greatest_over_ranks(number: int, ranks: Ranks) -> int:
     """The greatest of one whole number per rank: how all learn what one has seen."""
     if ranks.world == 1:
         return number
-    greatest = torch.tensor(number, device=ranks.device)
+    greatest = torch.tensor(number)  # on the host: no device is waited for
     dist.all_reduce(greatest, op=dist.ReduceOp.MAX)
     return int(greatest.item())
-
-
-def wait_for_all(ranks: Ranks) -> None:
-    """Return once every rank has come here."""
-    if ranks.world > 1:
-        dist.barrier()
 
 
 def gather_rows(rows: Tensor, ranks: Ranks) -> Tensor:

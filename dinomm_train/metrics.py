@@ -1,27 +1,26 @@
-"""What a run reports as it goes: JSON lines for scripts, TensorBoard for people."""
+"""What a run reports as it goes: JSON lines for scripts, trackers for people."""
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from torch.utils.tensorboard import SummaryWriter
-
 from bigearth_prep.whole_file import write_text
+from dinomm_train.config import RunConfig
+from dinomm_train.trackers import Curves, open_trackers
 
 JSON_LINES = "metrics.jsonl"
 HEALTH_LINES = "health.jsonl"
-TENSORBOARD = "tensorboard"
 
 
 class MetricsWriter:
     """Writes rows of named numbers under one run folder."""
 
-    def __init__(self, lines: TextIO, health_lines: TextIO, board: SummaryWriter) -> None:
+    def __init__(self, lines: TextIO, health_lines: TextIO, trackers: Sequence[Curves]) -> None:
         self._lines, self._health_lines = lines, health_lines
-        self._board = board
+        self._trackers = trackers
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
         """Add one row of training; it is on disk when this returns."""
@@ -34,27 +33,23 @@ class MetricsWriter:
     def _write(self, lines: TextIO, step: int, values: Mapping[str, int | float]) -> None:
         lines.write(json.dumps({"step": step} | dict(values)) + "\n")
         lines.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.write(step, values)
 
 
 @contextmanager
-def open_metrics(run: Path, *, steps_done: int) -> Iterator[MetricsWriter]:
+def open_metrics(run: Path, config: RunConfig, *, steps_done: int) -> Iterator[MetricsWriter]:
     """A writer that goes on after the rows of steps already done.
 
     Later rows are removed: they belong to steps that a killed run did after its last checkpoint,
     and which come again.
     """
-    # The board hides later points instead of removing them.
-    board = SummaryWriter(str(run / TENSORBOARD), purge_step=steps_done + 1)
     with (
         _open_lines(run / JSON_LINES, steps_done) as lines,
         _open_lines(run / HEALTH_LINES, steps_done) as health_lines,
+        open_trackers(run, config, steps_done=steps_done) as trackers,
     ):
-        try:
-            yield MetricsWriter(lines, health_lines, board)
-        finally:
-            board.close()
+        yield MetricsWriter(lines, health_lines, trackers)
 
 
 def read_metrics(run: Path) -> list[dict[str, int | float]]:

@@ -1,12 +1,24 @@
-"""Signals that ask a run to end: noted at once, obeyed between two steps."""
+"""Signals that ask a run to end: noted whenever they come, obeyed between two steps."""
 
 import logging
 import signal
 from types import FrameType, TracebackType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_HELD = (signal.SIGTERM, signal.SIGUSR1)
+"""What schedulers send, to every process of a job: it stays pending until it is looked for.
+
+Processes started from here (compilers, `scontrol`) inherit that, and so do not die of it either.
+"""
 
 _log = logging.getLogger(__name__)
+
+
+class StoppedEarly(Exception):  # noqa: N818 (nothing is wrong)
+    """A signal came before the run was opened; there is nothing to save."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
 
 
 class StopRequest:
@@ -16,11 +28,23 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self.signal_number = 0
+        self._number = 0
+
+    @property
+    def signal_number(self) -> int:
         """The signal received last; zero as long as there was none."""
+        while (pending := signal.sigtimedwait(_HELD, 0)) is not None:
+            self._number = pending.si_signo
+        return self._number
+
+    def listen(self) -> None:
+        """Note signals from now on, instead of dying of them."""
+        # Handlers too: threads from before do not hold signals back, and would die of them.
+        self._before = {one: signal.signal(one, self._note) for one in (signal.SIGINT, *_HELD)}
+        self._held_before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
     def __enter__(self) -> "StopRequest":
-        self._before = {one: signal.signal(one, self._note) for one in _SIGNALS}
+        self.listen()
         return self
 
     def __exit__(
@@ -29,11 +53,12 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._held_before)
         for one, handler in self._before.items():
             signal.signal(one, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGINT and self.signal_number == signal.SIGINT:
+        # No word here: a log line may be half written when a signal comes.
+        if number == signal.SIGINT and self._number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal_number = number
-        _log.warning("%s: saving a checkpoint after this step", signal.Signals(number).name)
+        self._number = number

@@ -1,38 +1,20 @@
-"""A pretraining run: shards to batches to views to steps, reported, saved, and continued."""
+"""A pretraining run from its command to its result: ranks meet, go on, train, and part."""
 
-import logging
-import time
-from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
 from bigearth_prep.file_lock import hold_lock
-from bigearth_prep.whole_file import write_text
-from dinomm_train.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
 from dinomm_train.config import DeviceChoice, RunConfig
-from dinomm_train.config_text import config_differences, config_to_toml
-from dinomm_train.data.draws import ViewKey
-from dinomm_train.data.index import StoredDataset
-from dinomm_train.data.inputs import InputScaling, to_network_input
 from dinomm_train.data.loader import ReadOptions
 from dinomm_train.data.location import StorageOptions, open_dataset
-from dinomm_train.data.stream import StoredBatch
-from dinomm_train.data.training_stream import open_training_batches, write_record
-from dinomm_train.data.views import make_views
-from dinomm_train.distributed import Ranks, greatest_over_ranks, join_ranks, wait_for_all
-from dinomm_train.errors import TrainError
-from dinomm_train.health.watch import HealthWatch
-from dinomm_train.learner import Learner
-from dinomm_train.run_report import RunReport, open_report
-from dinomm_train.schedules import step_values
-from dinomm_train.stop_request import StopRequest
-
-CONFIG_NAME = "config.toml"
-
-_log = logging.getLogger(__name__)
+from dinomm_train.distributed import Ranks, greatest_over_ranks, join_ranks
+from dinomm_train.hang_watch import watch_for_hangs
+from dinomm_train.step_input import StepInput
+from dinomm_train.stop_request import StoppedEarly, StopRequest
+from dinomm_train.train_loop import TrainLoop
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +29,10 @@ class LaunchOptions:
 
     threads: int = 0
     """CPU threads per process; zero leaves the choice to torch."""
+
+    hang_timeout_s: float = 300.0
+    """Seconds without progress after which the run ends with a message; ten times as long up to the
+    first step, and never less than ten of the longest pauses so far. Zero waits for ever."""
 
     storage: StorageOptions = field(default_factory=StorageOptions)
     """Where shards are kept that lie elsewhere."""
@@ -87,7 +73,7 @@ class PretrainResult:
 
 
 def pretrain(
-    dataset: str | Path, run: Path, config: RunConfig, options: LaunchOptions
+    dataset: str | Path, run: Path, config: RunConfig, options: LaunchOptions, stop: StopRequest
 ) -> PretrainResult:
     """Where the run stands after training as far as options and signals let it.
 
@@ -96,22 +82,35 @@ def pretrain(
 
     Raises:
         TrainError: the dataset does not fit the configuration, the run's checkpoint is of another
-            configuration or dataset, or the loss is not finite.
+            configuration or dataset, losses are not finite any more, a checkpoint could not be
+            written, or another rank is gone.
+        StoppedEarly: a signal came before the run was open.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
-    with StopRequest() as stop, join_ranks(options.device) as ranks, _hold_run(run, ranks):
+    with (
+        join_ranks(options.device, stop) as ranks,
+        watch_for_hangs(ranks, options.hang_timeout_s) as watch,
+        _hold_run(run, ranks),
+    ):
+        _leave_if_asked(stop, ranks)
         stored = open_dataset(dataset, options.storage)
-        trainer = Trainer(stored, run, config, ranks, options.reading)
-        trainer.restore()
-        trainer.train(stop, max_steps=options.max_steps)
+        _leave_if_asked(stop, ranks)
+        loop = TrainLoop(StepInput(stored, config, ranks, options.reading), run, watch)
+        loop.restore()
+        loop.train(stop, max_steps=options.max_steps)
         return PretrainResult(
             run=run,
-            step=trainer.step,
-            total_steps=trainer.total_steps,
-            signal_number=trainer.stopped_by,
+            step=loop.step,
+            total_steps=loop.total_steps,
+            signal_number=loop.stopped_by,
             is_first_rank=ranks.is_first,
         )
+
+
+def _leave_if_asked(stop: StopRequest, ranks: Ranks) -> None:
+    if number := greatest_over_ranks(stop.signal_number, ranks):
+        raise StoppedEarly(number)
 
 
 def _hold_run(run: Path, ranks: Ranks) -> AbstractContextManager[None]:
@@ -120,166 +119,3 @@ def _hold_run(run: Path, ranks: Ranks) -> AbstractContextManager[None]:
         return nullcontext()
     run.mkdir(parents=True, exist_ok=True)
     return hold_lock(run / ".lock", f"{run} is being trained by another process; wait for it")
-
-
-class Trainer:
-    """One rank's part of a run."""
-
-    def __init__(
-        self,
-        dataset: StoredDataset,
-        run: Path,
-        config: RunConfig,
-        ranks: Ranks,
-        reading: ReadOptions,
-    ) -> None:
-        self.dataset = dataset
-        self.run = run
-        self.config = config
-        self.ranks = ranks
-        self.batches = open_training_batches(dataset, config, ranks, reading)
-        self.scaling = InputScaling.of(dataset.card)
-        self.learner = Learner(config, ranks, channels=len(dataset.card.channels))
-        self.health = HealthWatch(dataset, self.learner, self.batches.steps_per_epoch)
-        self.step = 0
-        """Steps done."""
-        self.stopped_by = 0
-        """The signal on which all ranks agreed to stop; zero as long as there is none."""
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of the whole run."""
-        return self.config.schedule.epochs * self.batches.steps_per_epoch
-
-    def restore(self) -> None:
-        """Go on from the run's newest whole checkpoint, where it has one.
-
-        Raises:
-            TrainError: the checkpoint is of another configuration or dataset.
-        """
-        stored = find_checkpoint(self.run)
-        if stored is None:
-            return
-        _require_same_run(stored, self.config, self.dataset, self.run)
-        self.learner.load_state_dict(
-            {
-                "student": stored.student,
-                "teacher": stored.teacher,
-                "loss": stored.loss,
-                "optimizer": stored.optimizer,
-                "skips": stored.skips,
-            }
-        )
-        self.step = stored.step
-        self.health.resume(self.run, self.step)
-        _log.info("continuing %s after step %d of %d", self.run, self.step, self.total_steps)
-
-    def train(self, stop: StopRequest, *, max_steps: int) -> None:
-        """Do the steps that are left, or `max_steps` of them, or those until a signal."""
-        left = self.total_steps - self.step
-        if not left:
-            _log.info("%s is finished: all %d steps are done", self.run, self.total_steps)
-            return
-        self._announce()
-        last = self.step + min(left, max_steps or left)
-        with closing(self._batches_left()) as batches, self._open_report(last) as report:
-            while self.step < last and not self.stopped_by:
-                self._train_step(batches, report)
-                # Only what all ranks agreed on decides: a signal that comes later than this line
-                # is one that the other ranks know nothing of.
-                self.stopped_by = greatest_over_ranks(stop.signal_number, self.ranks)
-                if self._must_save() or self.step == last or self.stopped_by:
-                    self._save()
-                self._look_at_health(stop, report)
-
-    def _look_at_health(self, stop: StopRequest, report: RunReport | None) -> None:
-        # After saving, so that no look can cost a step. A signal ends it early, and the run after
-        # the step that follows.
-        row = self.health.look(
-            self.step, lambda: bool(greatest_over_ranks(stop.signal_number, self.ranks))
-        )
-        if row and report is not None:
-            report.add_health(self.step, row)
-            self.health.report(self.step, row)
-
-    def _announce(self) -> None:
-        if not self.ranks.is_first:
-            return
-        write_text(self.run / CONFIG_NAME, config_to_toml(self.config))
-        write_record(self.run, self.dataset, self.ranks)
-        _log.info(
-            "%d epochs of %d steps of %d samples on %d %s process(es); an epoch leaves out %d "
-            "samples, others each time; %s arithmetic",
-            self.config.schedule.epochs,
-            self.batches.steps_per_epoch,
-            self.config.sampling.global_batch,
-            self.ranks.world,
-            self.ranks.device.type,
-            self.batches.dropped_per_epoch,
-            "bf16" if self.learner.half_precision else "fp32",
-        )
-
-    def _batches_left(self) -> Generator[StoredBatch]:
-        first_epoch, first_step = divmod(self.step, self.batches.steps_per_epoch)
-        for epoch in range(first_epoch, self.config.schedule.epochs):
-            yield from self.batches.epoch(epoch, first_step if epoch == first_epoch else 0)
-
-    def _train_step(self, batches: Iterator[StoredBatch], report: RunReport | None) -> None:
-        start_s = time.perf_counter()
-        batch = next(batches)
-        waited_s = time.perf_counter() - start_s
-        values = step_values(self.step, self.config, steps_per_epoch=self.batches.steps_per_epoch)
-        images = to_network_input(batch, self.scaling, self.ranks.device)
-        key = ViewKey(
-            seed=self.config.sampling.seed, epoch=values.epoch, sample_ids=batch.sample_ids
-        )
-        views = make_views(images, key, self.config.views, self.scaling)
-        measured = self.learner.step(views, values, self.step)
-        self.step += 1
-        if report is not None:
-            report.add(self.step, values, measured, waited_s=waited_s)
-
-    def _must_save(self) -> bool:
-        every = self.config.output.checkpoint_every_steps or self.batches.steps_per_epoch
-        return self.step % every == 0
-
-    def _save(self) -> None:
-        """Rank zero writes; the others wait, so that none runs into the end of the job alone."""
-        if self.ranks.is_first:
-            checkpoint = Checkpoint(
-                step=self.step,
-                steps_per_epoch=self.batches.steps_per_epoch,
-                config=self.config,
-                card=self.dataset.card,
-                dataset_checksum=self.dataset.checksum,
-                **self.learner.state_dict(),
-            )
-            save_checkpoint(self.run, checkpoint, keep_last=self.config.output.keep_last)
-        wait_for_all(self.ranks)
-
-    def _open_report(self, last_step: int) -> AbstractContextManager[RunReport | None]:
-        if not self.ranks.is_first:
-            return nullcontext()
-        return open_report(
-            self.run,
-            self.config,
-            steps_done=self.step,
-            steps_to_do=last_step - self.step,
-            steps_per_epoch=self.batches.steps_per_epoch,
-        )
-
-
-def _require_same_run(
-    stored: Checkpoint, config: RunConfig, dataset: StoredDataset, run: Path
-) -> None:
-    # What these sections say changes no weight but by rounding.
-    kept = stored.config
-    comparable = replace(config, compute=kept.compute, output=kept.output, health=kept.health)
-    changed = list(config_differences(stored.config, comparable))
-    if stored.dataset_checksum != dataset.checksum:
-        changed.append(f"dataset: {stored.dataset_checksum} -> {dataset.checksum} ({dataset.path})")
-    if changed:
-        raise TrainError(
-            f"{run} was started otherwise; give the same settings and dataset, or another --out. "
-            f"Changed: {'; '.join(changed)}"
-        )

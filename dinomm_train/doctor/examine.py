@@ -23,8 +23,8 @@ from dinomm_train.doctor.checks import (
     check_device,
     check_shards,
 )
-from dinomm_train.doctor.flops import flops_per_sample
 from dinomm_train.doctor.rates import forget_shards, matmul_flops_per_s, read_rate, repeated_rate
+from dinomm_train.flops import training_flops_per_image
 from dinomm_train.learner import Learner
 from dinomm_train.schedules import step_values
 
@@ -186,7 +186,7 @@ def _measure(
     seen, values = views(), step_values(0, config, steps_per_epoch=batches.steps_per_epoch)
     step_rate = repeated_rate(lambda: learner.step(seen, values, 0), float(batch), seconds, device)
     dtype = torch.bfloat16 if learner.half_precision else torch.float32
-    flops = flops_per_sample(config, channels=len(dataset.card.channels))
+    flops = training_flops_per_image(config, channels=len(dataset.card.channels))
     return Rates(
         disk=disk,
         reader=reader,

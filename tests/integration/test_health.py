@@ -18,6 +18,7 @@ from tests.integration.test_trainer import (
     run_here,
     start_ranks,
 )
+from tests.run_processes import Forks
 from tests.shard_fixture import make_dataset
 
 OFTEN = HealthConfig(every_steps=2, samples=6, knn_every_epochs=1, knn_bank=9, knn_queries=5)
@@ -64,15 +65,14 @@ def without_time(row: dict[str, int | float]) -> dict[str, int | float]:
     return {name: value for name, value in row.items() if name != "health/seconds"}
 
 
-def test_two_ranks_find_what_one_process_finds(dataset: Path, tmp_path: Path) -> None:
+def test_two_ranks_find_what_one_process_finds(forks: Forks, dataset: Path, tmp_path: Path) -> None:
     config = replace(
         WATCHED,
         model=replace(TINY.model, drop_path=0.0),
         schedule=replace(TINY.schedule, epochs=1, lr=1e-3),
     )
-    processes = start_ranks(dataset, tmp_path / "two", config, world=2)
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    processes = start_ranks(forks, dataset, tmp_path / "two", config, 2)
+    assert [process.wait() for process in processes] == [0, 0]
     run_here(dataset, tmp_path / "one", config)
     two, one = (read_health(tmp_path / name) for name in ("two", "one"))
     assert [row["step"] for row in two] == [2, 3]
@@ -81,7 +81,7 @@ def test_two_ranks_find_what_one_process_finds(dataset: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kept_off", [HealthConfig(knn_every_epochs=0), HealthConfig(samples=0)])
-def test_a_signal_during_a_look_or_neighbours_ends_the_run_after_the_next_step(
+def test_a_signal_during_a_look_or_neighbours_ends_the_run_at_that_step(
     kept_off: HealthConfig, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     health = replace(OFTEN, every_steps=3, samples=min(kept_off.samples, 6))
@@ -99,8 +99,8 @@ def test_a_signal_during_a_look_or_neighbours_ends_the_run_after_the_next_step(
 
     monkeypatch.setattr(FixedPatches, "_show", show_with_signal)
     result = run_here(dataset, tmp_path, config)
-    assert (result.step, result.signal_number) == (4, signal.SIGTERM)
-    assert read_checkpoint(tmp_path).step == 4
+    assert (result.step, result.signal_number) == (3, signal.SIGTERM)
+    assert read_checkpoint(tmp_path).step == 3
     assert read_health(tmp_path) == []
     assert shown == 3
 

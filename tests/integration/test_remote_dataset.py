@@ -27,6 +27,7 @@ from dinomm_train.config import (
 from dinomm_train.data.download import RetryConfig
 from dinomm_train.data.location import StorageOptions, open_dataset
 from dinomm_train.errors import TrainError
+from dinomm_train.stop_request import StopRequest
 from dinomm_train.trainer import LaunchOptions, pretrain
 from tests.shard_fixture import make_dataset
 from tests.unreliable_server import serve
@@ -56,7 +57,8 @@ def expected(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(dataset: str | Path, run: Path, storage: StorageOptions) -> None:
     options = LaunchOptions(device="cpu", threads=1, storage=storage)
-    assert pretrain(dataset, run, CONFIG, options).is_finished
+    with StopRequest() as stop:
+        assert pretrain(dataset, run, CONFIG, options, stop).is_finished
 
 
 def assert_same_weights(run: Path, other: Path) -> None:

@@ -2,23 +2,28 @@
 
 import json
 import os
+import re
 import signal
-import socket
-import subprocess
-import sys
+import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from dinomm_train.checkpoint import Checkpoint, read_checkpoint
+from dinomm_train import checkpoint_writer
+from dinomm_train.agreement import Agreement
+from dinomm_train.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from dinomm_train.config import (
     ComputeConfig,
     CropConfig,
     HeadConfig,
+    HealthConfig,
     ModelConfig,
     OptimConfig,
     OutputConfig,
@@ -27,14 +32,15 @@ from dinomm_train.config import (
     ScheduleConfig,
     ViewConfig,
 )
-from dinomm_train.config_text import config_to_toml, read_config
+from dinomm_train.config_text import read_config
 from dinomm_train.data.views import Views
-from dinomm_train.distributed import Ranks
 from dinomm_train.errors import TrainError
 from dinomm_train.learner import Learner, StepReport
 from dinomm_train.metrics import read_metrics
 from dinomm_train.schedules import StepValues
+from dinomm_train.stop_request import StopRequest
 from dinomm_train.trainer import LaunchOptions, PretrainResult, pretrain
+from tests.run_processes import Forks, Process, places, pretrain_arguments
 from tests.shard_fixture import make_dataset
 
 TINY = RunConfig(
@@ -59,7 +65,8 @@ def run_here(
     dataset: Path, run: Path, config: RunConfig = TINY, *, max_steps: int = 0
 ) -> PretrainResult:
     options = LaunchOptions(device="cpu", max_steps=max_steps, threads=1)
-    return pretrain(dataset, run, config, options)
+    with StopRequest() as stop:
+        return pretrain(dataset, run, config, options, stop)
 
 
 @pytest.fixture(scope="module")
@@ -185,47 +192,18 @@ def test_steps_whose_loss_is_not_finite_are_skipped_and_counted(
     assert all(one.isfinite().all() for one in stored.student.values())
 
 
-def start(
-    dataset: Path, run: Path, config: RunConfig, environment: dict[str, str]
-) -> subprocess.Popen[str]:
-    """A process of its own that runs the command."""
-    file = run.parent / f"{run.name}.toml"
-    file.write_text(config_to_toml(config), encoding="utf-8")
-    arguments = ["pretrain", dataset, "--out", run, "--config", file, "--device", "cpu"]
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "from dinomm_train.cli import main; main()",
-            *map(str, arguments),
-            "--threads=1",
-            "--json",
-        ],
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def start_ranks(
-    dataset: Path, run: Path, config: RunConfig, world: int
-) -> list[subprocess.Popen[str]]:
+    forks: Forks, dataset: Path, run: Path, config: RunConfig, world: int, *more: str
+) -> list[Process]:
     """Processes with the variables that torchrun sets."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    place = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [
-        start(dataset, run, config, place | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(world)
-    ]
+    arguments = pretrain_arguments(dataset, run, config, *more)
+    return [forks.start(arguments, place) for place in places(world)]
 
 
-def wait_for_metrics(run: Path, process: subprocess.Popen[str]) -> None:
+def wait_for_metrics(run: Path, process: Process) -> None:
     deadline = time.monotonic() + 60
     while not (run / "metrics.jsonl").is_file() or not read_metrics(run):
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.errors.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -255,40 +233,42 @@ def assert_close_weights(found: Path, expected: Path) -> None:
 
 
 def test_two_ranks_give_the_weights_of_one_process_on_the_joint_batch(
-    dataset: Path, gentle: Path, tmp_path: Path
+    forks: Forks, dataset: Path, gentle: Path, tmp_path: Path
 ) -> None:
     # Stochastic depth is drawn per sample, and ranks may take their samples in parts.
     config = replace(GENTLE, compute=ComputeConfig(micro_batch=3))
-    processes = start_ranks(dataset, tmp_path / "two", config, world=2)
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    processes = start_ranks(forks, dataset, tmp_path / "two", config, 2)
+    assert [process.wait() for process in processes] == [0, 0], told(processes)
     assert_close_weights(tmp_path / "two", gentle)
 
 
 @pytest.mark.slow
 def test_compiled_blocks_give_the_weights_of_plain_ones(
-    dataset: Path, gentle: Path, tmp_path: Path
+    forks: Forks, dataset: Path, gentle: Path, tmp_path: Path
 ) -> None:
     config = replace(GENTLE, compute=ComputeConfig(compile=True))
-    process = start(dataset, tmp_path / "run", config, {})
-    output = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    process = forks.start(pretrain_arguments(dataset, tmp_path / "run", config), {})
+    assert process.wait(timeout_s=300) == 0, process.errors.read_text()
     assert_close_weights(tmp_path / "run", gentle)
 
 
+def told(processes: list[Process]) -> str:
+    return "\n".join(process.errors.read_text() for process in processes)
+
+
 def test_a_signal_to_one_rank_stops_all_after_the_same_step_and_the_run_goes_on(
-    dataset: Path, tmp_path: Path
+    forks: Forks, dataset: Path, tmp_path: Path
 ) -> None:
     endless = replace(TINY, schedule=replace(TINY.schedule, epochs=10_000))
     run = tmp_path / "run"
-    processes = start_ranks(dataset, run, endless, world=2)
+    processes = start_ranks(forks, dataset, run, endless, 2)
     wait_for_metrics(run, processes[0])
     processes[1].send_signal(signal.SIGTERM)
-    outputs = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [85, 85], "".join(map(str, outputs))
-    reports = [json.loads(output) for output, _ in outputs if output]
+    assert [process.wait() for process in processes] == [85, 85], told(processes)
+    reports = [json.loads(text) for one in processes if (text := one.output.read_text())]
     stopped_at = read_checkpoint(run).step
     assert [report["step"] for report in reports] == [stopped_at]
+    assert re.findall(r"stopped after step (\d+)", told(processes)) == [str(stopped_at)] * 2
     goes_on = run_here(dataset, run, endless, max_steps=1)
     assert goes_on.step == stopped_at + 1
 
@@ -313,14 +293,153 @@ def test_a_signal_saves_after_the_step_it_came_in(
 def test_a_signal_that_comes_after_the_ranks_agreed_waits_for_the_next_step(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    real_exchange = Agreement.exchange
     agreements = 0
 
-    def agree_then_signal(number: int, _: Ranks) -> int:
+    def agree_then_signal(self: Agreement, number: int) -> int:
         nonlocal agreements
         agreements += 1
-        if agreements == 2:
+        heard = real_exchange(self, number)
+        if agreements == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return number
+        return heard
 
-    monkeypatch.setattr("dinomm_train.trainer.greatest_over_ranks", agree_then_signal)
+    monkeypatch.setattr(Agreement, "exchange", agree_then_signal)
+    # The first agreement is before the first step.
     assert run_here(dataset, tmp_path).step == 3
+
+
+def test_steps_go_on_while_a_checkpoint_is_written_and_the_next_waits_for_it(
+    dataset: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps_at_start: list[int] = []
+    real_save, real_step = save_checkpoint, Learner.step
+    is_stepping = threading.Event()
+
+    def save_once_steps_go_on(run: Path, checkpoint: Checkpoint, **policy: int) -> Path:
+        steps_at_start.append(checkpoint.step)
+        if checkpoint.step < TOTAL_STEPS:
+            is_stepping.clear()
+            assert is_stepping.wait(timeout=30)
+        return real_save(run, checkpoint, **policy)
+
+    def step_and_tell(self: Learner, views: Views, values: StepValues, step: int) -> StepReport:
+        report = real_step(self, views, values, step)
+        is_stepping.set()
+        return report
+
+    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", save_once_steps_go_on)
+    monkeypatch.setattr(Learner, "step", step_and_tell)
+    assert run_here(dataset, tmp_path).is_finished
+    assert steps_at_start == [3, 6, 9]
+    # What was written is the state at the save, not that of the steps done meanwhile.
+    assert_same_weights(tmp_path, undisturbed)
+    newest = [tmp_path, undisturbed]
+    for step in (3, 6):
+        mine, other = (
+            tensors_of(read_checkpoint(run / "checkpoints" / f"step-{step:08}.pt"))
+            for run in newest
+        )
+        assert all(torch.equal(tensor, other[name]) for name, tensor in mine.items())
+
+
+def test_a_disk_that_is_full_while_training_goes_on_ends_the_run_with_a_message(
+    forks: Forks, dataset: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    endless = replace(TINY, schedule=replace(TINY.schedule, epochs=10_000))
+    assert run_here(dataset, run, endless, max_steps=3).step == 3
+    arguments = pretrain_arguments(dataset, run, endless)
+    process = forks.start(arguments, {"DINOMM_TEST_FILE_BYTES": "20000"})
+    assert process.wait() == 1
+    said = process.errors.read_text()
+    assert re.search(
+        r"error: the checkpoint of step 6 could not be written to .*; make space", said
+    )
+    assert "Traceback" not in said
+    assert read_checkpoint(run).step == 3
+    assert not list((run / "checkpoints").glob("*.partial"))
+
+
+def test_a_run_that_stops_between_two_rows_leaves_the_steps_since_the_last_one(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = replace(TINY, output=replace(TINY.output, log_every_steps=4))
+    run_here(dataset, tmp_path, config, max_steps=5)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [3, 4, 5]
+    run_here(dataset, tmp_path, config)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [3, 4, 5, 6, 8, 9]
+
+
+def test_checkpoints_are_kept_by_age_and_by_step(dataset: Path, tmp_path: Path) -> None:
+    output = replace(TINY.output, checkpoint_every_steps=1, keep_last=2, keep_every_steps=4)
+    run_here(dataset, tmp_path, replace(TINY, output=output))
+    steps = [int(path.stem.split("-")[1]) for path in (tmp_path / "checkpoints").glob("*.pt")]
+    assert sorted(steps) == [4, 8, 9]
+
+
+def test_weights_of_another_network_are_refused_before_the_first_step(
+    dataset: Path, tmp_path: Path
+) -> None:
+    run_here(dataset, tmp_path, max_steps=1)
+    stored = read_checkpoint(tmp_path)
+    foreign = replace(stored, step=2, student=stored.student | {"backbone.more": torch.ones(1)})
+    save_checkpoint(tmp_path, foreign, keep_last=3)
+    with pytest.raises(TrainError, match=r"step 2 .* does not fit this network.*backbone\.more"):
+        run_here(dataset, tmp_path)
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused_by_all_of_them(
+    forks: Forks, dataset: Path, tmp_path: Path
+) -> None:
+    processes = start_ranks(forks, dataset, tmp_path / "run", TINY, 3)
+    assert [process.wait() for process in processes] == [1, 1, 1]
+    for process in processes:
+        assert "a global batch of 8 cannot be shared evenly by 3 processes" in (
+            process.errors.read_text()
+        )
+
+
+BEFORE, WITHIN = -1, -2
+
+
+class ScalarReads(TorchDispatchMode):
+    """Notes after how many steps a tensor's value was brought to the host."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.steps_done = BEFORE
+        self.read_after: list[int] = []
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            self.read_after.append(self.steps_done)
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_value_is_read_from_the_device_but_when_a_row_is_due(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, real_step = ScalarReads(), Learner.step
+
+    def step_and_count(self: Learner, views: Views, values: StepValues, step: int) -> StepReport:
+        reads.steps_done = WITHIN
+        report = real_step(self, views, values, step)
+        reads.steps_done = step + 1
+        return report
+
+    monkeypatch.setattr(Learner, "step", step_and_count)
+    quiet = replace(
+        TINY,
+        output=replace(TINY.output, log_every_steps=2),
+        health=HealthConfig(samples=0, knn_every_epochs=0),
+    )
+    with reads:
+        run_here(dataset, tmp_path, quiet)
+    assert set(reads.read_after) - {BEFORE} == {2, 3, 4, 6, 8, 9}

@@ -10,6 +10,7 @@ import torch
 from bigearth_prep.card import read_card
 from dinomm_train.checkpoint import (
     Checkpoint,
+    clear_leftovers,
     find_checkpoint,
     read_checkpoint,
     save_checkpoint,
@@ -65,6 +66,48 @@ def test_only_the_newest_are_kept(sample: Checkpoint, tmp_path: Path) -> None:
         save_checkpoint(tmp_path, replace(sample, step=step), keep_last=2)
     assert files_of(tmp_path) == ["latest", "step-00000003.pt", "step-00000004.pt"]
     assert read_checkpoint(tmp_path).step == 4
+
+
+def test_those_of_every_so_many_steps_are_kept_however_old(
+    sample: Checkpoint, tmp_path: Path
+) -> None:
+    for step in range(1, 10):
+        save_checkpoint(tmp_path, replace(sample, step=step), keep_last=1, keep_every_steps=4)
+    expected = ["latest", "step-00000004.pt", "step-00000008.pt", "step-00000009.pt"]
+    assert files_of(tmp_path) == expected
+
+
+def test_a_process_killed_before_it_deleted_an_old_one_leaves_it_to_the_next_save(
+    sample: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, replace(sample, step=step), keep_last=2)
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        save_checkpoint(tmp_path, replace(sample, step=3), keep_last=2)
+    assert "step-00000001.pt" in files_of(tmp_path)
+    save_checkpoint(tmp_path, replace(sample, step=4), keep_last=2)
+    assert files_of(tmp_path) == ["latest", "step-00000003.pt", "step-00000004.pt"]
+
+
+def test_what_a_killed_process_has_half_written_is_cleared(
+    sample: Checkpoint, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path, sample, keep_last=1)
+    (tmp_path / "checkpoints" / "step-00000009.pt.partial").write_bytes(b"half")
+    clear_leftovers(tmp_path)
+    assert files_of(tmp_path) == ["latest", "step-00000005.pt"]
+
+
+def test_a_checkpoint_is_a_plain_torch_file_of_tensors_and_plain_values(
+    sample: Checkpoint, tmp_path: Path
+) -> None:
+    path = save_checkpoint(tmp_path, sample, keep_last=1)
+    state = torch.load(path, weights_only=True)
+    assert state["step"] == 5
+    assert state["config"]["sampling"]["sample_limit"] == 300_000
+    assert torch.equal(state["teacher"]["weight"], torch.arange(4.0))
+    assert set(state) >= {"student", "loss", "optimizer", "skips", "dataset_checksum", "card"}
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from dinomm_train.cli import cli, main
 from dinomm_train.config import RECIPES, RunConfig
 from dinomm_train.config_text import override_config
 from dinomm_train.errors import TrainError
+from dinomm_train.stop_request import StoppedEarly, StopRequest
 from dinomm_train.trainer import LaunchOptions, PretrainResult
 from tests.shard_fixture import make_dataset
 
@@ -28,13 +30,26 @@ class FakeTraining:
         self.options: LaunchOptions | None = None
 
     def __call__(
-        self, dataset: Path, run: Path, config: RunConfig, options: LaunchOptions
+        self,
+        dataset: Path,
+        run: Path,
+        config: RunConfig,
+        options: LaunchOptions,
+        stop: StopRequest,
     ) -> PretrainResult:
         assert dataset.is_dir()
+        assert not stop.signal_number
         self.config, self.options = config, options
         return PretrainResult(
             run=run, step=self.step, total_steps=5, signal_number=self.signal_number
         )
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """A command holds signals back to the end of its process, which here is that of the tests."""
+    with StopRequest():
+        yield
 
 
 @pytest.fixture
@@ -62,9 +77,31 @@ def test_settings_come_from_recipe_then_file_then_assignments(
 
 
 def test_launch_options_are_passed_on(training: FakeTraining, tmp_path: Path) -> None:
-    invoke(tmp_path, "--max-steps", "3", "--device", "cpu", "--threads", "2")
-    assert training.options == LaunchOptions(device="cpu", max_steps=3, threads=2)
+    invoke(tmp_path, "--max-steps=3", "--device=cpu", "--threads=2", "--hang-timeout=7")
+    assert training.options == LaunchOptions(
+        device="cpu", max_steps=3, threads=2, hang_timeout_s=7.0
+    )
     assert training.config == RECIPES["fixed"]
+
+
+def test_how_many_checkpoints_are_kept_can_be_said_in_short(
+    training: FakeTraining, tmp_path: Path
+) -> None:
+    invoke(tmp_path, "--keep-last", "2", "--keep-every", "500")
+    assert training.config is not None
+    output = training.config.output
+    assert (output.keep_last, output.keep_every_steps) == (2, 500)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 85), (signal.SIGINT, 130)])
+def test_a_signal_before_the_run_is_open_ends_with_the_same_codes(
+    number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*_: object) -> PretrainResult:
+        raise StoppedEarly(number)
+
+    monkeypatch.setattr(dinomm_train.trainer, "pretrain", leave)
+    assert invoke(tmp_path).return_value == code
 
 
 def test_json_says_where_the_run_stands(training: FakeTraining, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from dinomm_train.distributed import (
-    Launch,
     Ranks,
     choose_device,
     greatest_over_ranks,
@@ -16,6 +15,7 @@ from dinomm_train.distributed import (
     read_launch,
 )
 from dinomm_train.errors import TrainError
+from dinomm_train.rendezvous import Launch
 
 TORCHRUN = {
     "RANK": "3",

@@ -6,11 +6,12 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 
+from dinomm_train.config import RunConfig
 from dinomm_train.metrics import open_metrics, read_health, read_metrics
 
 
 def test_rows_reach_the_file_and_the_board(tmp_path: Path) -> None:
-    with open_metrics(tmp_path, steps_done=0) as metrics:
+    with open_metrics(tmp_path, RunConfig(), steps_done=0) as metrics:
         metrics.write(10, {"loss": 2.5, "lr": 0.1})
         metrics.write(20, {"loss": 1.5, "lr": 0.2})
     assert read_metrics(tmp_path) == [
@@ -22,12 +23,12 @@ def test_rows_reach_the_file_and_the_board(tmp_path: Path) -> None:
 
 
 def test_rows_after_the_checkpoint_make_way_for_the_steps_done_again(tmp_path: Path) -> None:
-    with open_metrics(tmp_path, steps_done=0) as metrics:
+    with open_metrics(tmp_path, RunConfig(), steps_done=0) as metrics:
         for step in (10, 20, 30):
             metrics.write(step, {"loss": float(step)})
     with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as lines:
         lines.write('{"step": 4')
-    with open_metrics(tmp_path, steps_done=20) as metrics:
+    with open_metrics(tmp_path, RunConfig(), steps_done=20) as metrics:
         metrics.write(30, {"loss": -1.0})
     assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [
         (10, 10.0),
@@ -37,13 +38,13 @@ def test_rows_after_the_checkpoint_make_way_for_the_steps_done_again(tmp_path: P
 
 
 def test_rows_of_health_have_a_file_of_their_own_and_make_way_too(tmp_path: Path) -> None:
-    with open_metrics(tmp_path, steps_done=0) as metrics:
+    with open_metrics(tmp_path, RunConfig(), steps_done=0) as metrics:
         metrics.write(10, {"loss": 2.5})
         metrics.write_health(10, {"health/both/rankme": 7.0})
         metrics.write_health(20, {"health/both/rankme": 8.0})
     assert [row["step"] for row in read_metrics(tmp_path)] == [10]
     assert [row["step"] for row in read_health(tmp_path, until_step=10)] == [10]
-    with open_metrics(tmp_path, steps_done=10):
+    with open_metrics(tmp_path, RunConfig(), steps_done=10):
         pass
     assert read_health(tmp_path) == [{"step": 10, "health/both/rankme": 7.0}]
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()

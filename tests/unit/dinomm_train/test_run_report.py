@@ -1,6 +1,7 @@
 """Metrics rows average the steps since the row before, and epochs are logged with their mean."""
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,29 +11,38 @@ import torch
 from dinomm_train.config import OutputConfig, RunConfig
 from dinomm_train.learner import StepReport
 from dinomm_train.metrics import read_metrics
-from dinomm_train.run_report import open_report
+from dinomm_train.run_report import RunReport, Work, is_row_due, open_report
 from dinomm_train.schedules import step_values
 
 CONFIG = replace(RunConfig(), output=OutputConfig(log_every_steps=4))
 STEPS_PER_EPOCH = 6
 
 
-def report_steps(run: Path, first: int, last: int) -> None:
-    """Steps whose loss is their number, counted from one."""
-    with open_report(
-        run,
-        CONFIG,
+def work_of(first: int, last: int, *, peak_flops: float = 0.0) -> Work:
+    return Work(
         steps_done=first,
         steps_to_do=last - first,
         steps_per_epoch=STEPS_PER_EPOCH,
-    ) as report:
+        flops_per_image=1_000,
+        peak_flops=peak_flops,
+    )
+
+
+def add_step(report: RunReport, step: int, *, loss: float, skipped: bool = False) -> None:
+    values = step_values(step, CONFIG, steps_per_epoch=STEPS_PER_EPOCH)
+    measured = StepReport(
+        loss=torch.tensor(loss),
+        gradient_norm=torch.tensor(float("nan") if skipped else 0.5),
+        skipped=torch.tensor(float(skipped)),
+    )
+    report.add(step + 1, values, measured, waited_s=0.0)
+
+
+def report_steps(run: Path, first: int, last: int) -> None:
+    """Steps whose loss is their number, counted from one."""
+    with open_report(run, CONFIG, work_of(first, last)) as report:
         for step in range(first, last):
-            values = step_values(step, CONFIG, steps_per_epoch=STEPS_PER_EPOCH)
-            loss = torch.tensor(float(step + 1))
-            measured = StepReport(
-                loss=loss, gradient_norm=torch.tensor(0.5), skipped=torch.tensor(0.0)
-            )
-            report.add(step + 1, values, measured, waited_s=0.0)
+            add_step(report, step, loss=float(step + 1))
 
 
 def test_a_row_holds_the_mean_loss_since_the_last_row(tmp_path: Path) -> None:
@@ -74,10 +84,53 @@ def test_progress_goes_to_standard_error(
 
 
 def test_time_spent_looking_at_health_does_not_count_as_training_s(tmp_path: Path) -> None:
-    with open_report(
-        tmp_path, CONFIG, steps_done=0, steps_to_do=4, steps_per_epoch=STEPS_PER_EPOCH
-    ) as report:
+    with open_report(tmp_path, CONFIG, work_of(0, 4)) as report:
         before = report._row.start_s
         report.add_health(0, {"health/seconds": 4.0})
         assert report._row.start_s == before + 4.0
         assert report._epoch.start_s >= before + 4.0
+
+
+def test_skipped_steps_are_counted_and_left_out_of_the_mean_loss(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_report(tmp_path, CONFIG, work_of(0, 8)) as report:
+        for step, loss in enumerate((1.0, float("nan"), 3.0, 5.0)):
+            add_step(report, step, loss=loss, skipped=step == 1)
+        for step in (4, 5):
+            add_step(report, step, loss=float("inf"), skipped=True)
+    rows = read_metrics(tmp_path)
+    assert [(row["step"], row.get("loss"), row["skipped_steps"]) for row in rows] == [
+        (4, 3.0, 1),
+        (6, None, 2),
+    ]
+    assert "gradient_norm" not in rows[1]
+    assert "1 of 4 steps up to step 4 were skipped" in caplog.text
+
+
+def test_steps_since_the_last_row_are_written_when_a_run_stops(tmp_path: Path) -> None:
+    with open_report(tmp_path, CONFIG, work_of(0, 9)) as report:
+        for step in range(5):
+            add_step(report, step, loss=float(step))
+        report.write_row()
+        report.write_row()
+    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [(4, 1.5), (5, 4.0)]
+
+
+def test_rows_are_due_every_so_many_steps_and_at_the_end_of_an_epoch() -> None:
+    due = [step for step in range(1, 13) if is_row_due(step, CONFIG, steps_per_epoch=6)]
+    assert due == [4, 6, 8, 12]
+
+
+def test_the_progress_line_says_loss_rate_utilization_and_wait(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_report(tmp_path, CONFIG, work_of(0, 4, peak_flops=1e9)) as report:
+        for step in range(4):
+            add_step(report, step, loss=2.0)
+    row = read_metrics(tmp_path)[0]
+    assert row["mfu"] == pytest.approx(row["samples_per_s"] * 1_000 / 1e9)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(
+        r"^steps: 4 of 4, .*/s, 0 s left, loss 2\.0000, .* images/s, MFU .*%, data wait 0%$", line
+    )

@@ -1,11 +1,15 @@
-"""A signal is noted, and the handlers that were there come back."""
+"""A signal is noted, by this process and none that it starts, and what was before comes back."""
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from dinomm_train.stop_request import StopRequest
+
+HELD = {signal.SIGTERM, signal.SIGUSR1}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -13,6 +17,7 @@ def test_a_signal_is_noted_and_does_not_end_the_process(number: signal.Signals) 
     with StopRequest() as stop:
         assert stop.signal_number == 0
         os.kill(os.getpid(), number)
+        assert stop.signal_number == number
         assert stop.signal_number == number
 
 
@@ -23,8 +28,20 @@ def test_a_second_interrupt_does_not_wait() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_the_handlers_from_before_are_restored() -> None:
+def test_a_process_that_is_started_meanwhile_does_not_die_of_what_schedulers_send() -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGTERM); print('alive')"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGTERM
+    with StopRequest():
+        alive = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert alive.stdout == "alive\n"
+
+
+def test_handlers_and_held_signals_from_before_come_back() -> None:
     before = signal.getsignal(signal.SIGUSR1)
+    held_before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with StopRequest():
         assert signal.getsignal(signal.SIGUSR1) != before
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= HELD
     assert signal.getsignal(signal.SIGUSR1) == before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == held_before

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dinomm_train.config import HealthConfig, LossConfig
+from dinomm_train.config import HealthConfig, LossConfig, RunConfig
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.distributed import Ranks
 from dinomm_train.health.look import MustStop, Row
@@ -133,7 +133,7 @@ def test_a_watch_that_resumes_counts_the_rows_up_to_its_step(
 ) -> None:
     watched = watch(folder, replace(HEALTH, patience=2))
     row = watched.look(3, lambda: False) | {"health/both/mean_cosine": 1.0}
-    with open_metrics(tmp_path, steps_done=0) as metrics:
+    with open_metrics(tmp_path, RunConfig(), steps_done=0) as metrics:
         metrics.write_health(3, row)
         metrics.write_health(6, row)
     for last, warned in ((6, False), (3, True)):

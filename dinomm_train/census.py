@@ -1,0 +1,130 @@
+"""Who is alive and gets on, as far as the ranks' signs of life tell."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+START_FACTOR = 10
+"""Start-up and the first step, which may compile, may take so many times the limit."""
+
+_SLACK = 10
+"""The limit is at least so many times the longest pause that was seen in steady running."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sign:
+    """What a rank says of itself, about once a second."""
+
+    beat: int
+    """Rises with each sign."""
+
+    marks: int
+    """Rises whenever the rank has got on with its work."""
+
+    doing: str
+    """What it is at."""
+
+    host: str
+    """Its machine."""
+
+    is_steady: bool = False
+    """Whether its first step is done."""
+
+    end: str | None = None
+    """Why it has ended; empty where all went well, None as long as it goes on."""
+
+    def to_text(self) -> str:
+        """The sign as it travels."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str | bytes) -> "Sign":
+        """The sign that `to_text` was called on."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why the run cannot go on."""
+
+    message: str
+    accused: frozenset[int] = frozenset()
+    """Ranks that are at fault, and so may not be there to tell it."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    sign: Sign
+    beat_s: float
+    mark_s: float
+
+
+@dataclass(slots=True)
+class Census:
+    """Keeps when each rank was last heard of, and when it last got on."""
+
+    silence_s: float
+    """Silence after which a rank counts as gone."""
+
+    limit_s: float
+    """Time without progress after which the run counts as hanging."""
+
+    _seen: list[_Seen] = field(default_factory=list)
+    _longest_s: float = 0.0
+
+    def note(self, now_s: float, signs: Sequence[Sign]) -> None:
+        """Take in one sign of each rank, in the order of ranks."""
+        if not self._seen:
+            self._seen = [_Seen(sign, now_s, now_s) for sign in signs]
+        for seen, sign in zip(self._seen, signs, strict=True):
+            if sign.beat != seen.sign.beat:
+                seen.beat_s = now_s
+            if sign.marks != seen.sign.marks:
+                if seen.sign.is_steady:
+                    self._longest_s = max(self._longest_s, now_s - seen.mark_s)
+                seen.mark_s = now_s
+            seen.sign = sign
+
+    def forgive(self, now_s: float) -> None:
+        """Count anew from here: this process itself was not running for a while."""
+        for seen in self._seen:
+            seen.beat_s = seen.mark_s = now_s
+
+    def judge(self, now_s: float, *, silence_s: float | None = None) -> Verdict | None:
+        """Why the run cannot go on; None as long as it can."""
+        for rank, seen in enumerate(self._seen):
+            if seen.sign.end:
+                return Verdict(f"{_name(rank, seen)} ended: {seen.sign.end}", frozenset({rank}))
+        longest = self.silence_s if silence_s is None else silence_s
+        silent = {
+            rank: now_s - seen.beat_s
+            for rank, seen in enumerate(self._seen)
+            if seen.sign.end is None and now_s - seen.beat_s > longest
+        }
+        if silent:
+            return Verdict(self._tell_silent(silent), frozenset(silent))
+        return self._judge_progress(now_s)
+
+    def _tell_silent(self, silent: dict[int, float]) -> str:
+        parts = (
+            f"{_name(rank, self._seen[rank])} has not been heard of for {seconds:.0f} s (it was "
+            f"{self._seen[rank].sign.doing})"
+            for rank, seconds in silent.items()
+        )
+        return f"{'; '.join(parts)}: it was killed or stopped, or its machine is gone"
+
+    def _judge_progress(self, now_s: float) -> Verdict | None:
+        going = [(rank, seen) for rank, seen in enumerate(self._seen) if seen.sign.end is None]
+        if not going:
+            return None
+        is_steady = all(seen.sign.is_steady for _, seen in going)
+        limit_s = max(self.limit_s, _SLACK * self._longest_s)
+        still_s = now_s - min(seen.mark_s for _, seen in going)
+        if still_s <= (limit_s if is_steady else START_FACTOR * limit_s):
+            return None
+        places = "; ".join(f"{_name(rank, seen)} is {seen.sign.doing}" for rank, seen in going)
+        return Verdict(f"no progress for {still_s:.0f} s: {places}")
+
+
+def _name(rank: int, seen: _Seen) -> str:
+    return f"rank {rank} on {seen.sign.host}"

@@ -1,0 +1,131 @@
+"""Checkpoints written while training goes on: the steps wait only for a copy in host memory."""
+
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dinomm_train.checkpoint import FOLDER, Checkpoint, clear_leftovers, save_checkpoint
+from dinomm_train.config import OutputConfig
+from dinomm_train.errors import TrainError
+
+_LAST_S = 60.0
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of one run in a thread, one after the other.
+
+    Leaving the block waits for the last one. What went wrong in the thread is raised by the next
+    `save` or `wait`, and `has_failed` tells it without waiting.
+    """
+
+    def __init__(self, run: Path, output: OutputConfig) -> None:
+        self._run = run
+        self._output = output
+        self._copies = HostCopies()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[Path] | None = None
+        self._step = 0
+
+    def __enter__(self) -> "CheckpointWriter":
+        clear_leftovers(self._run)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._thread.shutdown()
+        if error is None:
+            self.wait()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a checkpoint could not be written."""
+        writing = self._writing
+        return writing is not None and writing.done() and writing.exception() is not None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Copy the state and start to write it; the checkpoint before is on disk by then.
+
+        Raises:
+            TrainError: the checkpoint before could not be written.
+        """
+        self.wait()
+        held = replace(checkpoint, **self._copies.take(checkpoint.state))
+        self._step = checkpoint.step
+        self._writing = self._thread.submit(
+            save_checkpoint,
+            self._run,
+            held,
+            keep_last=self._output.keep_last,
+            keep_every_steps=self._output.keep_every_steps,
+        )
+
+    def wait(self) -> None:
+        """Return when the last checkpoint is on disk.
+
+        Raises:
+            TrainError: it could not be written.
+        """
+        if self._writing is None:
+            return
+        try:
+            self._writing.result()
+        # A full disk is an OSError, or within torch's writer a RuntimeError.
+        except (OSError, RuntimeError) as error:
+            free = shutil.disk_usage(self._run).free
+            raise TrainError(
+                f"the checkpoint of step {self._step} could not be written to "
+                f"{self._run / FOLDER} ({str(error).splitlines()[0]}), where {free:,} bytes are "
+                "free; make space, then run the same command again: it goes on from the "
+                "checkpoint before"
+            ) from error
+        finally:
+            self._writing = None
+
+    def finish(self) -> None:
+        """Give the last checkpoint a minute to reach the disk, whatever becomes of it."""
+        if self._writing is not None:
+            wait([self._writing], timeout=_LAST_S)
+
+
+class HostCopies:
+    """Copies nested tensors to host memory, each time into the same buffers.
+
+    Buffers of a GPU's tensors are pinned, so that all travel at once and are waited for once.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[object, ...], Tensor] = {}
+
+    def take(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The same nested dictionaries and lists; tensors hold what they held at this moment."""
+        copy = {name: self._copy(value, (name,)) for name, value in state.items()}
+        if torch.cuda.is_available():
+            torch.cuda.current_stream().synchronize()
+        return copy
+
+    def _copy(self, value: Any, place: tuple[object, ...]) -> Any:  # noqa: ANN401 (any plain value)
+        if isinstance(value, Tensor):
+            return self._buffer(value, place).copy_(value.detach(), non_blocking=True)
+        if isinstance(value, Mapping):
+            return {key: self._copy(one, (*place, key)) for key, one in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self._copy(one, (*place, index)) for index, one in enumerate(value))
+        return value
+
+    def _buffer(self, tensor: Tensor, place: tuple[object, ...]) -> Tensor:
+        buffer = self._buffers.get(place)
+        if buffer is None or (buffer.shape, buffer.dtype) != (tensor.shape, tensor.dtype):
+            buffer = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+            self._buffers[place] = buffer
+        return buffer

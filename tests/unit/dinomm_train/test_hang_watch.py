@@ -1,0 +1,57 @@
+"""A process ends itself where it stands still; what goes on, or goes wrong, is left alone."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from dinomm_train.distributed import Ranks
+from dinomm_train.errors import TrainError
+from dinomm_train.hang_watch import watch_for_hangs
+from dinomm_train.stop_request import StoppedEarly
+
+ALONE = Ranks(rank=0, world=1, device=torch.device("cpu"))
+
+HANGING = """
+import logging, time, torch
+from dinomm_train.distributed import Ranks
+from dinomm_train.hang_watch import watch_for_hangs
+logging.basicConfig(format="%(message)s")
+with watch_for_hangs(Ranks(rank=0, world=1, device=torch.device("cpu")), 0.5) as watch:
+    for step in range(20):
+        watch.mark(f"in step {step}", is_steady=True)
+        time.sleep(0.05)
+    time.sleep(600)
+"""
+
+
+def test_a_process_that_stands_still_ends_with_a_word_on_where() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HANGING],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ,
+    )
+    assert ended.returncode == 1
+    assert "error: no progress for" in ended.stderr
+    assert "is in step 19. The run ends here" in ended.stderr
+
+
+def test_what_goes_on_or_is_not_watched_is_left_alone() -> None:
+    with watch_for_hangs(ALONE, 0.5) as watch:
+        for _ in range(10):
+            watch.mark("working", is_steady=True)
+            time.sleep(0.1)
+    with watch_for_hangs(ALONE, 0.0) as watch:
+        watch.mark("working", is_steady=True)
+
+
+def test_errors_pass_through_as_they_are() -> None:
+    for error in (StoppedEarly(15), TrainError("data"), RuntimeError("CUDA out of memory")):
+        with pytest.raises(type(error), match=str(error)), watch_for_hangs(ALONE, 60.0):
+            raise error

@@ -1,0 +1,54 @@
+"""A step's batch and views follow from its number, however many ranks share it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dinomm_train.data.index import StoredDataset
+from dinomm_train.distributed import Ranks
+from dinomm_train.step_input import StepInput
+from tests.checkpoint_fixture import TINY_RUN
+from tests.shard_fixture import make_dataset
+
+CONFIG = replace(TINY_RUN, sampling=replace(TINY_RUN.sampling, global_batch=8, seed=4))
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredDataset:
+    folder = make_dataset(tmp_path_factory.mktemp("shards"), samples={"train": 28})
+    return StoredDataset.open(folder)
+
+
+def inputs(stored: StoredDataset, world: int) -> list[StepInput]:
+    device = torch.device("cpu")
+    return [
+        StepInput(stored, CONFIG, Ranks(rank=rank, world=world, device=device))
+        for rank in range(world)
+    ]
+
+
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("step", [0, 2, 4])
+def test_ranks_share_the_batch_of_one_process_in_order(
+    world: int, step: int, stored: StoredDataset
+) -> None:
+    (alone,) = inputs(stored, 1)
+    shares = inputs(stored, world)
+    positions = [one.batch(step).positions for one in shares]
+    assert np.array_equal(np.concatenate(positions), alone.batch(step).positions)
+    expected = tuple(map(stored.split("train").key, map(int, np.concatenate(positions))))
+    assert all(one.keys(step) == expected for one in (alone, *shares))
+    whole = alone.views(alone.batch(step), step).teacher_crops
+    parts = [one.views(one.batch(step), step).teacher_crops for one in shares]
+    by_view = [part.reshape(2, 8 // world, *part.shape[1:]) for part in parts]
+    assert torch.equal(torch.cat(by_view, dim=1).flatten(0, 1), whole)
+
+
+def test_a_step_read_on_its_own_is_the_one_that_comes_in_turn(stored: StoredDataset) -> None:
+    (alone,) = inputs(stored, 1)
+    in_turn = [batch.positions for epoch in range(2) for batch in alone.batches.epoch(epoch)]
+    for step, positions in enumerate(in_turn):
+        assert np.array_equal(alone.batch(step).positions, positions)
+    assert alone.values(4).epoch == 1
