@@ -8,6 +8,7 @@ the host's word, and an average of one tensor after the other.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,8 @@ class PlainBlock(nn.Module):
         """The tokens after both branches; `uniforms` [branch, crop] decide who skips them."""
         tokens = tokens + self._attend(self.norm1(tokens)) * self._kept(uniforms[0])
         hidden = gelu(self.mlp["fc1"](self.norm2(tokens)))
-        return tokens + self.mlp["fc2"](hidden) * self._kept(uniforms[1])
+        branch: Tensor = self.mlp["fc2"](hidden)
+        return tokens + branch * self._kept(uniforms[1])
 
     def _attend(self, tokens: Tensor) -> Tensor:
         crops, count, width = tokens.shape
@@ -119,7 +121,7 @@ class PlainEncoder(nn.Module):
         device = self.last.device
         if uniforms is None:
             uniforms = torch.rand(2 * self.shape.depth, sum(counts), device=device)
-        parts = uniforms.to(device).split(counts, dim=1)
+        parts = torch.split(uniforms.to(device), counts, dim=1)
         features = [
             self._features(crops, part) for crops, part in zip(crops_by_size, parts, strict=True)
         ]
@@ -155,12 +157,11 @@ class PlainStep:
         self.teacher.eval().requires_grad_(requires_grad=False)
         self.centre = torch.zeros(shape.prototypes, device=device)
         named = list(self.student.named_parameters())
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [one for _, one in named if one.ndim > 1]},
-                {"params": [one for _, one in named if one.ndim == 1], "weight_decay": 0.0},
-            ]
-        )
+        groups: list[dict[str, Any]] = [
+            {"params": [one for _, one in named if one.ndim > 1]},
+            {"params": [one for _, one in named if one.ndim == 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups)
 
     def load_ours(self, student: dict[str, Tensor]) -> None:
         """Start both networks from the weights of an encoder of ours."""
@@ -195,8 +196,9 @@ class PlainStep:
 
     def _loss(self, student: Tensor, teacher: Tensor, values: PlainValues) -> Tensor:
         batch = len(teacher) // 2
-        predictions = (student / 0.1).split(batch)
-        targets = softmax((teacher - self.centre) / values.teacher_temperature, dim=-1).split(batch)
+        predictions = torch.split(student / 0.1, batch)
+        assignments = softmax((teacher - self.centre) / values.teacher_temperature, dim=-1)
+        targets = torch.split(assignments, batch)
         total, terms = torch.zeros((), device=student.device), 0
         for t, target in enumerate(targets):
             for v, prediction in enumerate(predictions):
