@@ -30,6 +30,13 @@ _CLUSTER_OPTIONS = (
     click.option("--scheduler-file", type=FILE, help="File with a Dask scheduler's address."),
 )
 
+COLLECTION_OPTION = click.option(
+    "--collection",
+    metavar="NAME|FILE",
+    help="What the files of --pairs hold: a TOML file, or one that comes along: ssl4eo-s12, "
+    "ssl4eo-s12-l2a.",
+)
+
 _FORMS = "extracted folder, .tar, .tar.zst or .tar.gz"
 
 
@@ -77,23 +84,29 @@ _INDEX_OPTIONS = (
 )
 
 
-def archive_options(*, required: bool) -> Callable[[Command], Command]:
+def archive_options(command: Command) -> Command:
     """Options that name the archive and its tables, and where the work runs."""
     options = (
-        click.option("--s2", type=FOLDER, required=required, help=f"Sentinel-2 archive: {_FORMS}."),
-        click.option("--s1", type=FOLDER, required=required, help=f"Sentinel-1 archive: {_FORMS}."),
+        click.option("--s2", type=FOLDER, help=f"Sentinel-2 archive: {_FORMS}."),
+        click.option("--s1", type=FOLDER, help=f"Sentinel-1 archive: {_FORMS}."),
+        click.option(
+            "--pairs",
+            type=FILE,
+            help="Table (CSV, Parquet) of the pairs of any collection, in place of the archives; "
+            "its paths are relative to --s2 and --s1, or to its own folder.",
+        ),
+        COLLECTION_OPTION,
         *_TABLE_OPTIONS,
         click.option(
             "--split-ratio",
             default="0.8,0.1,0.1",
             callback=_ratio_of_text,
-            help="Shares by location, where no official split is given.",
+            help="Shares by location, where no split is given.",
         ),
         click.option("--seed", type=int, default=0, help="Of the order, and of a split by ratio."),
         click.option(
             "--bands",
-            default="B01,B02,B03,B04,B05,B06,B07,B08,B8A,B09,B11,B12,VH,VV",
-            help="Bands to store, in this order within each sensor.",
+            help="Bands to store (B02,VV), in this order within each sensor.  [default: all]",
         ),
         click.option(
             "--align",
@@ -105,8 +118,7 @@ def archive_options(*, required: bool) -> Callable[[Command], Command]:
         *_INDEX_OPTIONS,
         *_CLUSTER_OPTIONS,
     )
-
-    return lambda command: _with_options(command, options)
+    return _with_options(command, options)
 
 
 def cluster_options(command: Command) -> Command:
@@ -143,17 +155,19 @@ def storage_options(command: Command) -> Command:
         click.option(
             "--stats",
             help="published, compute (from the train split) or a JSON file; "
-            "by default published, and compute for percentile.",
+            "by default published, and compute for percentile and with --pairs.",
         ),
         click.option("--dtype", help="Stored type, where the scheme leaves a choice."),
         click.option(
-            "--size", type=click.Choice(["120", "128"]), default="120", help="Side in pixels."
+            "--size",
+            type=int,
+            help="Side in pixels: 120 or 128; with --pairs, 8 to 512.  [default: the collection's]",
         ),
         click.option(
             "--resampling",
             type=click.Choice(["nearest", "bilinear", "cubic"]),
-            help="How bands come to --size; by default cubic for paper, bilinear at 128 px, "
-            "else nearest.",
+            help="How bands come to --size; by default cubic for paper, nearest at the "
+            "collection's own side, else bilinear.",
         ),
         click.option(
             "--format",
@@ -180,16 +194,24 @@ def build_config(options: Mapping[str, Any], out: Path) -> "BuildConfig":
         PrepError: a band is unknown.
     """
     from bigearth_prep.bands import select_bands
+    from bigearth_prep.collection import BIG_EARTH_NET
+    from bigearth_prep.collection_file import open_collection
     from bigearth_prep.pairing import TableConfig
     from bigearth_prep.plan import BuildConfig
 
+    name = options["collection"]
+    collection = open_collection(name) if name else BIG_EARTH_NET
+    names = options["bands"]
+    s2, s1 = _roots_of(options)
     statistics = options.get("stats")
     if statistics not in {None, "published", "compute"}:
         statistics = Path(statistics)
     try:
         return BuildConfig(
-            s2=options["s2"],
-            s1=options["s1"],
+            s2=s2,
+            s1=s1,
+            pairs=options["pairs"],
+            collection=collection,
             tables=TableConfig(
                 metadata=options["metadata"],
                 mapping=options["mapping"],
@@ -198,11 +220,11 @@ def build_config(options: Mapping[str, Any], out: Path) -> "BuildConfig":
                 split_ratio=options["split_ratio"],
                 seed=options["seed"],
             ),
-            bands=select_bands(options["bands"].split(",")),
+            bands=select_bands(names.split(","), collection.bands) if names else collection.bands,
             scheme=options.get("normalize", "paper"),
             statistics=statistics,
             dtype=options.get("dtype"),
-            size_px=int(options.get("size", 120)),
+            size_px=options.get("size"),
             resampling=options.get("resampling"),
             align=options["align"],
             shard_format=options.get("format", "webdataset"),
@@ -214,6 +236,16 @@ def build_config(options: Mapping[str, Any], out: Path) -> "BuildConfig":
         raise click.UsageError(str(error)) from error
 
 
+def _roots_of(options: Mapping[str, Any]) -> tuple[Path, Path]:
+    """The archives, or what a table's paths are relative to: by default its own folder."""
+    if options["pairs"] is not None:
+        folder = options["pairs"].parent
+        return options["s2"] or folder, options["s1"] or folder
+    if options["s2"] is None or options["s1"] is None:
+        raise click.UsageError("give --s2 and --s1 for BigEarthNet, or --pairs and --collection")
+    return options["s2"], options["s1"]
+
+
 def source_config(dataset: Path, options: Mapping[str, Any]) -> "SourceConfig | None":
     """The archive that parsed options want the dataset compared with, if they do.
 
@@ -221,11 +253,12 @@ def source_config(dataset: Path, options: Mapping[str, Any]) -> "SourceConfig | 
         PrepError: neither the options nor the dataset say where it lies.
     """
     from bigearth_prep.pairing import TableConfig
-    from bigearth_prep.verify.source import SourceConfig, recorded_places
+    from bigearth_prep.verify.source import SourceConfig, recorded_places, require_archive
 
     given = {name: options[name] for name in _SOURCE_NAMES if options[name]}
     if not (options["source"] or given):
         return None
+    require_archive(dataset)
     places = {name: options[name] for name in _SOURCE_NAMES}
     if options["source"]:
         places = recorded_places(dataset) | given

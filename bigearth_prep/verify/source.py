@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from jaxtyping import Int64
 
 from bigearth_prep.archive import Archive, StorageConfig, drop_scratch, make_readable, scan_archives
+from bigearth_prep.card import read_card
 from bigearth_prep.cluster import Runner
 from bigearth_prep.errors import PrepError
 from bigearth_prep.output_folder import OPTIONS_NAME
@@ -57,6 +58,20 @@ class SourceConfig:
                 )
 
 
+def require_archive(dataset: Path) -> None:
+    """Nothing, if the dataset was made from an archive that can be compared with.
+
+    Raises:
+        PrepError: it was not.
+    """
+    archive = read_card(dataset).source.get("archive")
+    if archive not in _KNOWN_ARCHIVES:
+        known = " and ".join(_KNOWN_ARCHIVES)
+        raise PrepError(
+            f"--source compares with {known}; {dataset} was made from {archive}: leave it out"
+        )
+
+
 def recorded_places(dataset: Path) -> dict[str, Any]:
     """Where the archive and its tables lay when the dataset was built, by option name.
 
@@ -91,11 +106,8 @@ def compare_with_source(
     Raises:
         PrepError: the archive or a table cannot be read, or is of another collection.
     """
+    require_archive(dataset)
     stored = open_stored(dataset.absolute())
-    archive = stored.card.source.get("archive")
-    if archive not in _KNOWN_ARCHIVES:
-        known = " and ".join(_KNOWN_ARCHIVES)
-        raise PrepError(f"--source compares with {known}; {dataset} was made from {archive}")
     problems = list(check_source_tables(stored, config.tables))
     archives = scan_archives(config.s2, config.s1, config.storage)
     make_readable(archives)

@@ -62,7 +62,7 @@ OTHER_GRIDS = {
 
 def by_gdal_from_a_file(raster: Raster, method: str) -> np.ndarray:
     """The radar on the optical grid, warped from a file to an array by rasterio alone."""
-    grid = raster.grid
+    grid = raster.ground
     profile = {
         "driver": "GTiff",
         "width": grid.width,
