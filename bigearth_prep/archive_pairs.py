@@ -1,7 +1,7 @@
 """Pairs of BigEarthNet's archives: folders or tars in the published layouts, and their tables."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -77,14 +77,19 @@ class ArchivePairs:
         """What a task knows of its pairs."""
         return _PLANNED
 
-    def planned_rows(self, rows: pa.Array) -> pa.Table:
-        """Those pairs, with the places of their files in tars."""
-        table = self.table.pairs.take(rows)
-        for archive in (self.s2, self.s1):
-            held = archive.rows_of(table.column(f"{archive.sensor}_folder"))
-            members = archive.members.take(held)
-            table = table.append_column(f"{archive.sensor}_members", members)
-        return table
+    def planned_tables(self, shards: Iterable[pa.Array]) -> Iterator[pa.Table]:
+        """The pairs of each shard, with the places of their files in tars."""
+        pairs = self.table.pairs
+        rows_in = {
+            archive.sensor: archive.rows_of(pairs.column(f"{archive.sensor}_folder"))
+            for archive in (self.s2, self.s1)
+        }
+        for rows in shards:
+            table = pairs.take(rows)
+            for archive in (self.s2, self.s1):
+                members = archive.members.take(rows_in[archive.sensor].take(rows))
+                table = table.append_column(f"{archive.sensor}_members", members)
+            yield table
 
     def make_readable(self) -> None:
         """Decompress what is compressed and known from its index only."""

@@ -124,10 +124,8 @@ def _sensor_files(table: Table, sensor: Sensor, side_px: int, resolution_m: floa
     kind = _get(table, "files", str, f"{sensor}.files")
     if kind not in FILE_KINDS:
         raise _FieldError(f"{sensor}.files is {kind!r}, expected {', '.join(FILE_KINDS)}")
-    entries = [
-        {"name": entry} if isinstance(entry, str) else entry
-        for entry in _get(table, "bands", list, f"{sensor}.bands")
-    ]
+    listed = _get(table, "bands", list, f"{sensor}.bands")
+    entries = [_entry_of(entry, sensor) for entry in listed]
     ground_m = side_px * resolution_m
     bands = tuple(_band_of(entry, table, sensor, resolution_m, ground_m) for entry in entries)
     if not bands:
@@ -141,6 +139,15 @@ def _sensor_files(table: Table, sensor: Sensor, side_px: int, resolution_m: floa
         for band, entry in zip(bands, entries, strict=True)
     }
     return SensorFiles(kind=kind, bands=bands, pattern=pattern, names=names)
+
+
+def _entry_of(entry: object, sensor: Sensor) -> Table:
+    if isinstance(entry, str):
+        return {"name": entry}
+    if not isinstance(entry, dict):
+        raise _FieldError(f"{sensor}.bands holds {entry!r}, expected a name or a table")
+    _refuse_unknown(entry, "band", f"{sensor}.bands")
+    return entry
 
 
 def _check_pattern(pattern: object, kind: str, sensor: Sensor) -> None:
@@ -162,9 +169,6 @@ def _check_pattern(pattern: object, kind: str, sensor: Sensor) -> None:
 def _band_of(
     entry: Table, sensor_table: Table, sensor: Sensor, resolution_m: float, ground_m: float
 ) -> Band:
-    if not isinstance(entry, dict):
-        raise _FieldError(f"{sensor}.bands holds {entry!r}, expected a name or a table")
-    _refuse_unknown(entry, "band", f"{sensor}.bands")
     name = _get(entry, "name", str, f"{sensor}.bands.name")
     where = f"{sensor} band {name}"
     pitch_m = float(_get(entry, "resolution_m", (int, float), where, default=resolution_m))

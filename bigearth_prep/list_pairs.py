@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from bigearth_prep.whole_file import whole_file
 log = logging.getLogger(__name__)
 
 _TIME, _BAND, _NAME = "time", "band", "name"
+_MARK = re.compile(r"\{([a-z]\w*)\}")
+_MARK_WITH_BRACES = re.compile(r"(\{[a-z]\w*\})")
 _SHOWN = 5
 _STRINGS = pa.list_(pa.field("element", pa.string()))
 _COLUMNS = pa.schema(
@@ -86,7 +89,7 @@ def list_folder(root: Path, collection: Collection) -> ListedPairs:
     }
     for sensor, patches in found.items():
         log.info("%s: %s patches below %s", sensor, f"{len(patches):,}", root)
-    rows = [_row_of(matched, listing) for matched in _match(found)]
+    rows = [_row_of(matched, listing) for matched in _match(found, _shared_names(listing))]
     repeated = [key for key, count in Counter(row["key"] for row in rows).items() if count > 1]
     if repeated:
         raise PrepError(f"{len(repeated)} keys name several pairs, {repeated[0]} for one")
@@ -134,12 +137,12 @@ def _flat(table: pa.Table) -> pa.Table:
 
 
 def _find(root: Path, pattern: str, files: SensorFiles, listing: Listing) -> Iterator[FoundPatch]:
-    parts = [_regex_of(part, files) for part in _backreferenced(pattern).split("/")]
+    bands = "|".join(map(re.escape, sorted(files.names.values(), key=len, reverse=True)))
     listed: dict[tuple[tuple[str, str], ...], dict[str, str]] = defaultdict(dict)
-    for path, fields in _walk(root, "", parts, {}):
+    for path, fields in _walk(root, "", pattern.split("/"), bands, {}):
         band = fields.pop(_BAND, "")
         name = path.rpartition("/")[2].partition(".")[0] if not band else ""
-        listed[tuple({**fields, _NAME: name}.items())][band] = path
+        listed[tuple({_NAME: name, **fields}.items())][band] = path
     marks = [files.names[band.name] for band in files.bands] if BAND_MARK in pattern else [""]
     for items, paths in listed.items():
         if lacking := [mark for mark in marks if mark not in paths]:
@@ -161,54 +164,55 @@ def _parse_time(fields: Mapping[str, str], listing: Listing) -> datetime | None:
         ) from error
 
 
-def _backreferenced(pattern: str) -> str:
-    """The pattern with a mark behind names that have occurred before, which must agree."""
-    seen: set[str] = set()
-
-    def mark(match: re.Match[str]) -> str:
-        name = match.group(1)
-        again = name in seen
-        seen.add(name)
-        return f"{{={name}}}" if again else match.group(0)
-
-    return re.sub(r"\{(\w+)\}", mark, pattern)
-
-
-def _regex_of(part: str, files: SensorFiles) -> re.Pattern[str]:
-    """What one part of a path must be."""
-    bands = "|".join(map(re.escape, sorted(files.names.values(), key=len, reverse=True)))
-    pieces = []
-    for text in re.split(r"(\{=?\w+\})", part):
-        if not text.startswith("{"):
-            pieces.append(re.escape(text))
-        elif text.startswith("{="):
-            pieces.append(f"(?P={text[2:-1]})")
-        else:
-            pieces.append(f"(?P<{text[1:-1]}>{bands if text == BAND_MARK else '.+?'})")
-    return re.compile("".join(pieces))
-
-
 def _walk(
-    folder: Path, inner: str, parts: Sequence[re.Pattern[str]], fields: Mapping[str, str]
+    folder: Path, inner: str, parts: Sequence[str], bands: str, fields: Mapping[str, str]
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Paths whose parts match, with what matched; folders that do not match are not entered."""
     first, *rest = parts
+    known = tuple((name, fields[name]) for name in _MARK.findall(first) if name in fields)
+    pattern = _regex_of(first, known, bands)
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries)
     for name in names:
-        if match := first.fullmatch(name):
+        if match := pattern.fullmatch(name):
             path = f"{inner}/{name}" if inner else name
             found = {**fields, **match.groupdict()}
             if not rest:
                 yield path, found
             elif (folder / name).is_dir():
-                yield from _walk(folder / name, path, rest, found)
+                yield from _walk(folder / name, path, rest, bands, found)
 
 
-def _match(found: Mapping[Sensor, Sequence[FoundPatch]]) -> Iterator[dict[Sensor, FoundPatch]]:
+@lru_cache
+def _regex_of(part: str, known: tuple[tuple[str, str], ...], bands: str) -> re.Pattern[str]:
+    """What one part of a path must be, where values of some names are known from parts above."""
+    value_of = dict(known)
+    seen: set[str] = set()
+    pieces = []
+    for text in _MARK_WITH_BRACES.split(part):
+        name = text[1:-1]
+        if not _MARK.fullmatch(text):
+            pieces.append(re.escape(text))
+        elif name in value_of:
+            pieces.append(re.escape(value_of[name]))
+        elif name in seen:
+            pieces.append(f"(?P={name})")
+        else:
+            pieces.append(f"(?P<{name}>{bands if name == _BAND else '.+?'})")
+        seen.add(name)
+    return re.compile("".join(pieces))
+
+
+def _shared_names(listing: Listing) -> list[str]:
+    """What must agree within a pair."""
+    names = [set(_MARK.findall(pattern)) for pattern in listing.patterns.values()]
+    return sorted(set.intersection(*names) - {_TIME, _BAND})
+
+
+def _match(
+    found: Mapping[Sensor, Sequence[FoundPatch]], shared: Sequence[str]
+) -> Iterator[dict[Sensor, FoundPatch]]:
     """Patches of both sensors that belong together, and each that has no partner alone."""
-    names = [set(patches[0].fields) for patches in found.values() if patches]
-    shared = sorted(set.intersection(*names) - {_TIME, _NAME}) if names else []
     groups: dict[tuple[str, ...], dict[Sensor, list[FoundPatch]]] = defaultdict(dict)
     for sensor, patches in found.items():
         for patch in patches:

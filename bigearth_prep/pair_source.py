@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -92,8 +92,8 @@ class PairSource(Protocol):
     def files(self) -> PairFiles:
         """Where tasks find the pairs' files."""
 
-    def planned_rows(self, rows: pa.Array) -> pa.Table:
-        """Those rows of `table.pairs`, as tasks need them."""
+    def planned_tables(self, shards: Iterable[pa.Array]) -> Iterator[pa.Table]:
+        """Rows of `table.pairs`, by their numbers in each shard, as tasks need them."""
 
     def make_readable(self) -> None:
         """Do what must be done before the first file can be read.

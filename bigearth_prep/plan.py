@@ -196,8 +196,7 @@ class BuildPlan:
 
     def tables(self) -> Iterator[pa.Table]:
         """The pairs of each shard in stored order, as tasks need them."""
-        for spec in self.shards:
-            yield self.pairs.planned_rows(pa.array(spec.rows))
+        return self.pairs.planned_tables(pa.array(spec.rows) for spec in self.shards)
 
     @property
     def table(self) -> PairTable:

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,9 +92,9 @@ class TablePairs:
         """What a task knows of its pairs."""
         return _PLANNED
 
-    def planned_rows(self, rows: pa.Array) -> pa.Table:
-        """Those pairs."""
-        return self.table.pairs.take(rows)
+    def planned_tables(self, shards: Iterable[pa.Array]) -> Iterator[pa.Table]:
+        """The pairs of each shard."""
+        return (self.table.pairs.take(rows) for rows in shards)
 
     def make_readable(self) -> None:
         """Nothing: files are read where they are."""
