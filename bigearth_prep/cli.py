@@ -12,11 +12,11 @@ from bigearth_prep.cli_dataset import inspect, verify
 from bigearth_prep.cli_options import (
     FOLDER,
     archive_options,
-    build_config,
     cluster_config,
     storage_options,
 )
 from bigearth_prep.cli_pairs import list_pairs
+from bigearth_prep.cli_requests import build_config
 from bigearth_prep.errors import PrepError
 from bigearth_prep.terminal import (
     VerboseCommand,

@@ -1,4 +1,4 @@
-"""Groups of options of the `bigearth-prep` commands, and the requests they make."""
+"""Groups of options of the `bigearth-prep` commands, and where they want the work done."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from bigearth_prep.archive import StorageConfig
     from bigearth_prep.cluster import ClusterConfig
-    from bigearth_prep.plan import BuildConfig
-    from bigearth_prep.verify.source import SourceConfig
 
-_SOURCE_NAMES = ("s2", "s1", "metadata", "mapping", "split", "exclude")
-_SOURCE_SAMPLES = 1000
+SOURCE_SAMPLES = 1000
+"""Samples that `verify --source` decodes, unless told otherwise."""
 
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -133,10 +130,12 @@ def source_options(command: Command) -> Command:
             "--source",
             is_flag=True,
             help="Compare with the archive and the tables too, where the build found them; the "
-            f"options below name other places. --sample samples are decoded, or {_SOURCE_SAMPLES}.",
+            f"options below name other places. --sample samples are decoded, or {SOURCE_SAMPLES}.",
         ),
         click.option("--s2", type=FOLDER, help=f"Sentinel-2 archive: {_FORMS}."),
         click.option("--s1", type=FOLDER, help=f"Sentinel-1 archive: {_FORMS}."),
+        click.option("--pairs", type=FILE, help="Table of pairs, for a dataset made from one."),
+        COLLECTION_OPTION,
         *_TABLE_OPTIONS,
         *_INDEX_OPTIONS,
     )
@@ -184,107 +183,6 @@ def _with_options(command: Command, options: Sequence[Callable[[Command], Comman
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def build_config(options: Mapping[str, Any], out: Path) -> "BuildConfig":
-    """The request that parsed options make; options that a command lacks keep their defaults.
-
-    Raises:
-        click.UsageError: two options contradict each other.
-        PrepError: a band is unknown.
-    """
-    from bigearth_prep.bands import select_bands
-    from bigearth_prep.collection import BIG_EARTH_NET
-    from bigearth_prep.collection_file import open_collection
-    from bigearth_prep.pairing import TableConfig
-    from bigearth_prep.plan import BuildConfig
-
-    name = options["collection"]
-    collection = open_collection(name) if name else BIG_EARTH_NET
-    names = options["bands"]
-    s2, s1 = _roots_of(options)
-    statistics = options.get("stats")
-    if statistics not in {None, "published", "compute"}:
-        statistics = Path(statistics)
-    try:
-        return BuildConfig(
-            s2=s2,
-            s1=s1,
-            pairs=options["pairs"],
-            collection=collection,
-            tables=TableConfig(
-                metadata=options["metadata"],
-                mapping=options["mapping"],
-                splits=options["split"],
-                exclude=options["exclude"],
-                split_ratio=options["split_ratio"],
-                seed=options["seed"],
-            ),
-            bands=select_bands(names.split(","), collection.bands) if names else collection.bands,
-            scheme=options.get("normalize", "paper"),
-            statistics=statistics,
-            dtype=options.get("dtype"),
-            size_px=options.get("size"),
-            resampling=options.get("resampling"),
-            align=options["align"],
-            shard_format=options.get("format", "webdataset"),
-            shard_mb=options.get("shard_mb", 256.0),
-            fail_on_bad=options.get("on_bad") == "fail",
-            storage=_storage_config(options, out),
-        )
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _roots_of(options: Mapping[str, Any]) -> tuple[Path, Path]:
-    """The archives, or what a table's paths are relative to: by default its own folder."""
-    if options["pairs"] is not None:
-        folder = options["pairs"].parent
-        return options["s2"] or folder, options["s1"] or folder
-    if options["s2"] is None or options["s1"] is None:
-        raise click.UsageError("give --s2 and --s1 for BigEarthNet, or --pairs and --collection")
-    return options["s2"], options["s1"]
-
-
-def source_config(dataset: Path, options: Mapping[str, Any]) -> "SourceConfig | None":
-    """The archive that parsed options want the dataset compared with, if they do.
-
-    Raises:
-        PrepError: neither the options nor the dataset say where it lies.
-    """
-    from bigearth_prep.pairing import TableConfig
-    from bigearth_prep.verify.source import SourceConfig, recorded_places, require_archive
-
-    given = {name: options[name] for name in _SOURCE_NAMES if options[name]}
-    if not (options["source"] or given):
-        return None
-    require_archive(dataset)
-    places = {name: options[name] for name in _SOURCE_NAMES}
-    if options["source"]:
-        places = recorded_places(dataset) | given
-    if lacking := [f"--{name}" for name in ("s2", "s1") if not places[name]]:
-        raise click.UsageError(f"{' and '.join(lacking)} is not given; add it, or --source")
-    s2, s1 = Path(places.pop("s2")), Path(places.pop("s1"))
-    config = SourceConfig(
-        s2=s2,
-        s1=s1,
-        tables=TableConfig(splits=places.pop("split"), **places),
-        storage=_storage_config(options, dataset),
-        samples=options["sample"] or _SOURCE_SAMPLES,
-        seed=options["seed"],
-    )
-    config.require_files()
-    return config
-
-
-def _storage_config(options: Mapping[str, Any], dataset: Path) -> "StorageConfig":
-    from bigearth_prep.archive import StorageConfig
-
-    return StorageConfig(
-        cache=options["cache"],
-        scratch=options["scratch"] or dataset.with_name(f"{dataset.name}.scratch"),
-        keep_scratch=options["keep_scratch"],
-    )
 
 
 def cluster_config(options: Mapping[str, Any]) -> "ClusterConfig":

@@ -13,7 +13,8 @@ import rasterio
 import bigearth_prep
 from bigearth_prep import pipeline
 from bigearth_prep.bands import ALL_BANDS, S1_BANDS, S2_BANDS, Sensor
-from bigearth_prep.collection_file import open_collection
+from bigearth_prep.cluster import ClusterConfig, open_cluster
+from bigearth_prep.collection_file import open_collection, read_collection
 from bigearth_prep.errors import PrepError
 from bigearth_prep.labels import CLASSES
 from bigearth_prep.list_pairs import list_folder, write_pairs
@@ -22,7 +23,8 @@ from bigearth_prep.pictures.contact_sheet import write_contact_sheet
 from bigearth_prep.pictures.page import PageConfig, write_page
 from bigearth_prep.shard_task import ShardTask, make_shard
 from bigearth_prep.statistics import StatisticsTable, published_statistics, write_statistics
-from bigearth_prep.verify.source import require_archive
+from bigearth_prep.verify.source import SourceConfig, compare_with_source
+from bigearth_prep.verify.source_sample import SourceFinding
 from dinomm_train.config import RunConfig
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.inputs import InputScaling
@@ -374,17 +376,80 @@ def test_what_a_collection_cannot_give_is_refused(stacks: MadeCollection) -> Non
         tabled_request(trusting, align="warp")
 
 
-def test_a_dataset_of_a_table_has_pictures_and_no_archive_to_compare_with(
-    stacks: MadeCollection, tmp_path: Path
-) -> None:
+def test_a_dataset_of_a_table_has_pictures(stacks: MadeCollection, tmp_path: Path) -> None:
     build_tabled(stacks, tmp_path / "out")
     write_contact_sheet(tmp_path / "out", tmp_path / "sheet.png", patches=2)
     write_page(tmp_path / "out", tmp_path / "page.html", PageConfig(sheet_patches=2))
     text = (tmp_path / "page.html").read_text()
     assert "<h2>Patches</h2>" in text
     assert "<h2>Places</h2>" in text
-    with pytest.raises(PrepError, match="compares with BigEarthNet v1 and BigEarthNet v2"):
-        require_archive(tmp_path / "out")
+
+
+def compared(made: MadeCollection, dataset: Path, **changes: object) -> SourceFinding:
+    """What `verify --source` finds in this process."""
+    pairs = made.folder / "pairs.parquet"
+    fields: dict[str, Any] = {
+        "s2": made.folder,
+        "s1": made.folder,
+        "pairs": pairs,
+        "collection": read_collection(made.description),
+    }
+    with open_cluster(ClusterConfig(workers=0)) as run:
+        config = SourceConfig(**(fields | changes))
+        return compare_with_source(dataset, config, run, advance=lambda _: None)
+
+
+@pytest.mark.parametrize("scheme", ["none", "zscore", "percentile", "paper"])
+@pytest.mark.parametrize("size_px", [64, 96])
+def test_samples_are_as_their_files_decoded_by_a_second_road(
+    stacks: MadeCollection, tmp_path: Path, scheme: str, size_px: int
+) -> None:
+    build_tabled(stacks, tmp_path / "out", scheme=scheme, size_px=size_px)
+    found = compared(stacks, tmp_path / "out")
+    assert (found.problems, found.compared, found.warped) == ([], 8, 0)
+
+
+def test_files_and_rows_that_changed_since_the_build_are_found(tmp_path: Path) -> None:
+    made = stacked_collection(tmp_path / "made", pairs=4)
+    build_tabled(made, tmp_path / "out")
+    path = made.folder / "radar/001.tif"
+    layers = by_rasterio(path)
+    layers[1, 2, 3] += 1
+    write_tif(path, layers, corner=(510_000.0, 5_300_000.0))
+    (made.folder / "optical/002.tif").unlink()
+    made.table(country=["Austria"] * 4, labels=[["water"], [], [], ["water"]])
+    found = compared(made, tmp_path / "out").problems
+    assert "pair_001: labels are ['forest', 'water'], the table says []" in found
+    assert "pair_000: country is None, the table says Austria" in found
+    assert any(
+        "pair_001: VV differs in 1 of 4096 px, first in row 2, column 3" in one for one in found
+    )
+    assert sum("pair_002: unreadable file: optical/002.tif" in one for one in found) == 4
+    assert len(found) == 2 + 2 + 1 + 4
+    made.table()
+
+
+def test_listed_and_trusted_files_are_compared_too(tmp_path: Path) -> None:
+    listed = listed_collection(tmp_path / "listed", pairs=2)
+    build_tabled(listed, tmp_path / "one")
+    assert compared(listed, tmp_path / "one") == SourceFinding(compared=2)
+    placeless = stacked_collection(tmp_path / "made", pairs=4, located=False, grids="trusted")
+    build_tabled(placeless, tmp_path / "two")
+    assert compared(placeless, tmp_path / "two") == SourceFinding(compared=4)
+
+
+def test_a_dataset_is_compared_with_its_own_collection_only(
+    stacks: MadeCollection, tmp_path: Path
+) -> None:
+    build_tabled(stacks, tmp_path / "out")
+    other = with_toml(stacks, ("Stacks", "Others"))
+    with pytest.raises(PrepError, match=r"compares with Others; .* was made from Stacks"):
+        compared(stacks, tmp_path / "out", collection=tabled_request(other).collection)
+    with pytest.raises(
+        PrepError, match=r"compares with BigEarthNet v1 and BigEarthNet v2; .* Stacks"
+    ):
+        compared(stacks, tmp_path / "out", pairs=None, collection=None)
+    stacks.table()
 
 
 def test_an_unlabelled_dataset_without_places_trains_but_is_not_evaluated(tmp_path: Path) -> None:
