@@ -10,6 +10,7 @@ from bigearth_prep.cli_options import SOURCE_SAMPLES
 
 if TYPE_CHECKING:
     from bigearth_prep.archive import StorageConfig
+    from bigearth_prep.pairing import TableConfig
     from bigearth_prep.plan import BuildConfig
     from bigearth_prep.verify.source import SourceConfig
 
@@ -26,7 +27,6 @@ def build_config(options: Mapping[str, Any], out: Path) -> "BuildConfig":
     from bigearth_prep.bands import select_bands
     from bigearth_prep.collection import BIG_EARTH_NET
     from bigearth_prep.collection_file import open_collection
-    from bigearth_prep.pairing import TableConfig
     from bigearth_prep.plan import BuildConfig
 
     name = options["collection"]
@@ -42,14 +42,7 @@ def build_config(options: Mapping[str, Any], out: Path) -> "BuildConfig":
             s1=s1,
             pairs=options["pairs"],
             collection=collection,
-            tables=TableConfig(
-                metadata=options["metadata"],
-                mapping=options["mapping"],
-                splits=options["split"],
-                exclude=options["exclude"],
-                split_ratio=options["split_ratio"],
-                seed=options["seed"],
-            ),
+            tables=_table_config(options),
             bands=select_bands(names.split(","), collection.bands) if names else collection.bands,
             scheme=options.get("normalize", "paper"),
             statistics=statistics,
@@ -64,6 +57,19 @@ def build_config(options: Mapping[str, Any], out: Path) -> "BuildConfig":
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _table_config(options: Mapping[str, Any]) -> "TableConfig":
+    from bigearth_prep.pairing import TableConfig
+
+    return TableConfig(
+        metadata=options["metadata"],
+        mapping=options["mapping"],
+        splits=options["split"],
+        exclude=options["exclude"],
+        split_ratio=options["split_ratio"],
+        seed=options["seed"],
+    )
 
 
 def _roots_of(options: Mapping[str, Any]) -> tuple[Path, Path]:

@@ -83,15 +83,7 @@ def _collection_of(table: Table, path: Path) -> Collection:
     name = _get(table, "name", str, "name")
     if name in _RESERVED_NAMES:
         raise _FieldError(f"name {name!r} stands for the published archive; choose another")
-    patch = _get(table, "patch", dict, "patch")
-    _refuse_unknown(patch, "patch", "patch")
-    side_px = _get(patch, "side_px", int, "patch.side_px")
-    resolution_m = float(_get(patch, "resolution_m", (int, float), "patch.resolution_m"))
-    if not SMALLEST_SIDE_PX <= side_px <= LARGEST_SIDE_PX or not resolution_m > 0:
-        raise _FieldError(
-            f"patch is {side_px} px of {resolution_m:g} m, expected {SMALLEST_SIDE_PX} to "
-            f"{LARGEST_SIDE_PX} px"
-        )
+    side_px, resolution_m = _patch_of(_get(table, "patch", dict, "patch"))
     grids = table.get("grids", "compared")
     if grids not in {"compared", "trusted"}:
         raise _FieldError(f"grids is {grids!r}, expected compared or trusted")
@@ -117,6 +109,19 @@ def _collection_of(table: Table, path: Path) -> Collection:
         listing=_listing_of(table["listing"], sensor_files) if "listing" in table else None,
         path=path,
     )
+
+
+def _patch_of(table: Table) -> tuple[int, float]:
+    """Side in pixels, and pitch in metres."""
+    _refuse_unknown(table, "patch", "patch")
+    side_px: int = _get(table, "side_px", int, "patch.side_px")
+    resolution_m = float(_get(table, "resolution_m", (int, float), "patch.resolution_m"))
+    if not SMALLEST_SIDE_PX <= side_px <= LARGEST_SIDE_PX or not resolution_m > 0:
+        raise _FieldError(
+            f"patch is {side_px} px of {resolution_m:g} m, expected {SMALLEST_SIDE_PX} to "
+            f"{LARGEST_SIDE_PX} px"
+        )
+    return side_px, resolution_m
 
 
 def _sensor_files(table: Table, sensor: Sensor, side_px: int, resolution_m: float) -> SensorFiles:

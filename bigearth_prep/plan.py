@@ -105,7 +105,7 @@ class BuildConfig:
     @property
     def used_size_px(self) -> int:
         """The side, its default filled in."""
-        return self.size_px or self.collection.side_px
+        return self.collection.side_px if self.size_px is None else self.size_px
 
     @property
     def stored_dtype(self) -> str:

@@ -133,8 +133,8 @@ def tabled_pairs(
     if collection.nomenclature == NOMENCLATURE:
         found, unlabelled = drop_unlabelled(found)
         rejected += unlabelled
-    locations = None if "split" in rows.column_names else _locations_of(path, found)
-    found, unlisted = assign_splits(found, tables, locations)
+    by_ratio = not (tables.splits or "split" in rows.column_names)
+    found, unlisted = assign_splits(found, tables, _locations_of(path, found) if by_ratio else None)
     rejected += unlisted
     pairs = found.select(_PLANNED.names).cast(_PLANNED).sort_by("key")
     table = PairTable(pairs, pa.concat_tables([REJECTED_SCHEMA.empty_table(), *rejected]))

@@ -141,9 +141,10 @@ def check_listed(check: ListedCheck) -> tuple[ListedCheck, SourceFinding]:
 
 def check_pairs_table(stored: StoredDataset, table: pa.Table, *, own_split: bool) -> Iterator[str]:
     """Where the manifest says other than the table of pairs; nothing of columns it lacks."""
-    rows = {row["key"]: row for row in table.to_pylist()}
     named = [*_SAME_IN_BOTH, *(["split"] if own_split else [])]
     names = [name for name in named if name in table.column_names]
+    told = ["key", *names, *(["labels"] if "labels" in table.column_names else [])]
+    rows = {row["key"]: row for row in table.select(told).to_pylist()}
     classes = stored.card.labels.classes
     for found in stored.manifest.to_pylist():
         row = rows.get(found["key"])
