@@ -96,9 +96,12 @@ class Grid:
 
         Pitches that are no round numbers, such as degrees, put equal edges a rounding apart.
         """
-        edges = zip(self.footprint[1:], other.footprint[1:], strict=True)
+        own, its = self.footprint, other.footprint
+        if own == its:
+            return True
         room = _SAME_EDGE * min(other.pitch_x_m, other.pitch_y_m)
-        return self.epsg == other.epsg and all(abs(own - its) <= room for own, its in edges)
+        edges = zip(own[1:], its[1:], strict=True)
+        return self.epsg == other.epsg and all(abs(one - two) <= room for one, two in edges)
 
     def __str__(self) -> str:
         return (
