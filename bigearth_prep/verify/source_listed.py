@@ -77,7 +77,8 @@ class ListedPatch:
             ):
                 west, south, east, north = raster.bounds
                 epsg = raster.crs.to_epsg() if raster.crs else None
-                is_told = not (self.collection.trusts_grids or raster.crs.is_geographic)
+                in_degrees = bool(raster.crs and raster.crs.is_geographic)
+                is_told = not (self.collection.trusts_grids or in_degrees)
                 ground = (epsg, west, north, east, south) if is_told else None
                 return NativeBand(raster.read(layer), ground)
         except RasterioError as error:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bigearth_prep.cli_pairs import list_pairs
 from bigearth_prep.collection_file import (
     open_collection,
     read_collection,
@@ -126,9 +127,11 @@ def test_what_comes_along_is_named_where_a_name_is_unknown() -> None:
         open_collection("ssl5eo")
 
 
-def test_every_file_that_comes_along_can_be_read_by_its_name() -> None:
+def test_every_file_that_comes_along_can_be_read_by_its_name_and_stands_in_the_help() -> None:
+    text = next(param.help for param in list_pairs.params if param.name == "collection")  # type: ignore[attr-defined]
     for path in shipped_collections():
         assert open_collection(path.stem).path == path
+        assert f" {path.stem}" in str(text)
 
 
 @pytest.mark.parametrize(("name", "count"), [("ssl4eo-s12", 13), ("ssl4eo-s12-l2a", 12)])
