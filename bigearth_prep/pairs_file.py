@@ -86,7 +86,12 @@ def _typed(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         return pa.chunked_array([pa.array([value and [value] for value in values], _STRINGS)])
     if pa.types.is_timestamp(kind):
         return _times(column)
-    return column.cast(kind)
+    typed = column.cast(kind)
+    if kind == _STRINGS:
+        entries = pc.list_flatten(typed)
+        if entries.null_count or pc.any(pc.equal(entries, "")).as_py():
+            raise ValueError("an entry of a list is empty")
+    return typed
 
 
 def _times(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -128,7 +128,7 @@ def test_what_comes_along_is_named_where_a_name_is_unknown() -> None:
 
 
 def test_every_file_that_comes_along_can_be_read_by_its_name_and_stands_in_the_help() -> None:
-    text = next(param.help for param in list_pairs.params if param.name == "collection")  # type: ignore[attr-defined]
+    text = next(param.help for param in list_pairs.params if param.name == "collection")
     for path in shipped_collections():
         assert open_collection(path.stem).path == path
         assert f" {path.stem}" in str(text)

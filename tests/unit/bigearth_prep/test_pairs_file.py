@@ -65,6 +65,7 @@ def test_columns_that_nothing_uses_are_named_in_the_log(
         ("key,s2,s2_time\na,b,yesterday\n", "column s2_time: Invalid isoformat"),
         ("key,s2,contains_seasonal_snow\na,b,perhaps\n", "column contains_seasonal_snow"),
         ("key,s2\na,b,c\n", "is not a readable CSV table"),
+        ("key,s2\na,one.tif;;two.tif\n", "column s2: an entry of a list is empty"),
         ("key,key\na,b\n", "a column is named twice in key,key"),
     ],
 )
@@ -72,6 +73,13 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path, content: str, sa
     path = tmp_path / "pairs.csv"
     path.write_text(content)
     with pytest.raises(PrepError, match=says):
+        read_pairs_file(path)
+
+
+def test_an_absent_entry_of_a_list_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    pq.write_table(pa.table({"key": ["a"], "s2": [["one.tif", None]]}), path)
+    with pytest.raises(PrepError, match="column s2: an entry of a list is empty"):
         read_pairs_file(path)
 
 
