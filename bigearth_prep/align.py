@@ -1,4 +1,4 @@
-"""Native rasters of 10, 20 and 60 m pitch onto one square grid."""
+"""Native rasters of several pitches onto one square grid."""
 
 from collections.abc import Mapping
 from typing import Literal, get_args
@@ -43,11 +43,11 @@ def common_grid(rasters: Mapping[Band, Raster]) -> Grid:
         PatchError: a band has not the size its resolution requires, or another footprint.
     """
     for band, raster in rasters.items():
-        check_size(band, raster.grid)
+        check_size(band, raster)
     finest = min(rasters, key=lambda band: band.resolution_m)
-    reference = rasters[finest].grid
+    reference = rasters[finest].ground
     for band, raster in rasters.items():
-        if raster.grid.footprint != reference.footprint:
+        if not raster.ground.covers_ground_of(reference):
             raise PatchError(
                 RejectReason.GRIDS_DIFFER,
                 f"{band.name} lies on {raster.grid}, {finest.name} on {reference}; "
@@ -56,25 +56,34 @@ def common_grid(rasters: Mapping[Band, Raster]) -> Grid:
     return reference
 
 
-def check_size(band: Band, grid: Grid) -> None:
-    """Nothing, if the grid is as large as the band's resolution requires.
+def trusted_grid(rasters: Mapping[Band, Raster]) -> Grid | None:
+    """The grid that the finest band's file states, if it states one; sizes alone are checked.
+
+    Raises:
+        PatchError: a band has not the size its resolution requires.
+    """
+    for band, raster in rasters.items():
+        check_size(band, raster)
+    return rasters[min(rasters, key=lambda band: band.resolution_m)].grid
+
+
+def check_size(band: Band, raster: Raster) -> None:
+    """Nothing, if the raster is as large as the band's resolution requires.
 
     Raises:
         PatchError: it is not.
     """
-    expected = band.native_px
-    if (grid.width, grid.height) != (expected, expected):
+    expected, (height, width) = band.native_px, raster.pixels.shape
+    if (width, height) != (expected, expected):
         raise PatchError(
             RejectReason.WRONG_SIZE,
-            f"{band.name} is {grid.width} x {grid.height} px, "
-            f"its {band.resolution_m} m pitch requires {expected} x {expected}",
+            f"{band.name} is {width} x {height} px, "
+            f"its {band.resolution_m:g} m pitch requires {expected} x {expected}",
         )
 
 
 def check_values(rasters: Mapping[Band, Raster]) -> None:
-    """Nothing, if every pixel is a measurement.
-
-    In Sentinel-2 bands 0 means missing, with a tag (v2) or without (v1); radar must be finite.
+    """Nothing, if every pixel is a measurement: finite, and not the band's missing value.
 
     Raises:
         PatchError: a band holds NaN, infinity, or missing pixels.
@@ -84,7 +93,7 @@ def check_values(rasters: Mapping[Band, Raster]) -> None:
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             count = int(pixels.size - np.isfinite(pixels).sum())
             raise PatchError(RejectReason.NON_FINITE, f"{band.name}: {count} of {pixels.size} px")
-        missing = _missing_value(band, raster)
+        missing = missing_value(band, raster)
         if missing is not None and (count := _count_equal(pixels, missing)):
             raise PatchError(
                 RejectReason.NODATA, f"{band.name}: {count} of {pixels.size} px are {missing:g}"
@@ -100,12 +109,13 @@ def _count_equal(pixels: Shaped[np.ndarray, "height width"], value: float) -> in
 
 def missing_pixels(band: Band, raster: Raster) -> Bool[np.ndarray, "height width"]:
     """Which pixels are no measurement, by the same rules."""
-    missing = _missing_value(band, raster)
+    missing = missing_value(band, raster)
     mask: np.ndarray = ~np.isfinite(raster.pixels)
     if missing is not None:
         mask |= raster.pixels == missing
     return mask
 
 
-def _missing_value(band: Band, raster: Raster) -> float | None:
-    return 0.0 if band.sensor == "s2" else raster.nodata
+def missing_value(band: Band, raster: Raster) -> float | None:
+    """What stands for no measurement: what is known of the band, else what the file's tag says."""
+    return raster.nodata if band.missing is None else band.missing

@@ -1,4 +1,4 @@
-"""The bands of both sensors: names, order and native pixel pitch, said once."""
+"""Bands and how a collection stores them; those of BigEarthNet in their order, said once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from bigearth_prep.errors import PrepError
 
 Sensor = Literal["s2", "s1"]
-"""Sentinel-2 (optical) or Sentinel-1 (radar); the network sees them in this order."""
+"""The optical and the radar slot, in BigEarthNet Sentinel-2 and -1, in the network's order."""
 
 SENSORS: tuple[Sensor, ...] = get_args(Sensor)
 
@@ -15,26 +15,42 @@ PATCH_M = 1200
 """Side of a BigEarthNet patch, in metres."""
 
 PATCH_PX = 120
-"""Side of a patch on the 10 m grid, in pixels."""
+"""Side of a BigEarthNet patch on the 10 m grid, in pixels."""
+
+REFLECTANCE = "reflectance x 10^4"
+DECIBEL = "dB"
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """One band as the archive stores it."""
+    """One band as a collection stores it."""
 
     name: str
     sensor: Sensor
-    resolution_m: int
+    resolution_m: float
     """Native pixel pitch, in metres."""
 
-    @property
-    def native_px(self) -> int:
-        """Side of the native raster of one patch, in pixels."""
-        return PATCH_M // self.resolution_m
+    native_px: int
+    """Side of the native raster of one patch, in pixels."""
+
+    dtype: str
+    """Of the native values: uint8, uint16, int16 or float32."""
+
+    unit: str
+    """Of the native values."""
+
+    missing: float | None = None
+    """Value that stands for no measurement, whatever a file's tag says; None leaves it to that."""
+
+
+def _optical_band(name: str, resolution_m: int) -> Band:
+    """In Sentinel-2 files 0 means missing, with a tag (v2) or without (v1)."""
+    side = PATCH_M // resolution_m
+    return Band(name, "s2", float(resolution_m), side, "uint16", REFLECTANCE, missing=0.0)
 
 
 S2_BANDS: tuple[Band, ...] = tuple(
-    Band(name, "s2", resolution_m)
+    _optical_band(name, resolution_m)
     for name, resolution_m in (
         ("B01", 60),
         ("B02", 10),
@@ -52,27 +68,28 @@ S2_BANDS: tuple[Band, ...] = tuple(
 )
 """All Sentinel-2 L2A bands of BigEarthNet (B10 is absent), in the network's order."""
 
-S1_BANDS: tuple[Band, ...] = (Band("VH", "s1", 10), Band("VV", "s1", 10))
+S1_BANDS: tuple[Band, ...] = tuple(
+    Band(name, "s1", 10.0, PATCH_PX, "float32", DECIBEL) for name in ("VH", "VV")
+)
 """Both Sentinel-1 polarizations: VH first, as the published weights expect."""
 
 ALL_BANDS: tuple[Band, ...] = S2_BANDS + S1_BANDS
 
-_BY_NAME = {band.name: band for band in ALL_BANDS}
 
-
-def select_bands(names: Sequence[str]) -> tuple[Band, ...]:
-    """The named bands, in the order given.
+def select_bands(names: Sequence[str], held: Sequence[Band] = ALL_BANDS) -> tuple[Band, ...]:
+    """The named ones of the bands that are held, in the order given.
 
     Raises:
         PrepError: a name is unknown or repeated.
     """
-    unknown = [name for name in names if name not in _BY_NAME]
+    by_name = {band.name: band for band in held}
+    unknown = [name for name in names if name not in by_name]
     if unknown:
-        known = ", ".join(_BY_NAME)
+        known = ", ".join(by_name)
         raise PrepError(f"unknown band {', '.join(unknown)}; the archive holds {known}")
     if len(set(names)) != len(names):
         raise PrepError(f"bands are repeated in {','.join(names)}; name each once")
-    return tuple(_BY_NAME[name] for name in names)
+    return tuple(by_name[name] for name in names)
 
 
 def bands_of(sensor: Sensor, bands: Sequence[Band]) -> tuple[Band, ...]:

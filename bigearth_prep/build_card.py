@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import bigearth_prep
-from bigearth_prep.bands import PATCH_M, Band, bands_of
+from bigearth_prep.bands import Band, bands_of
 from bigearth_prep.card import (
     SPLITS,
     DatasetCard,
@@ -15,16 +15,15 @@ from bigearth_prep.card import (
     SplitCard,
     ZarrCard,
 )
-from bigearth_prep.labels import CLASSES, NOMENCLATURE
+from bigearth_prep.collection import Collection
 from bigearth_prep.plan import BuildPlan
 from bigearth_prep.sample import SampleRecipe
 from bigearth_prep.zarr_repack import PixelArray
 
-UNITS = {"s2": "reflectance x 10^4", "s1": "dB"}
-
 
 def card_of_build(
     plan: BuildPlan,
+    collection: Collection,
     recipe: SampleRecipe,
     statistics_source: str,
     splits: dict[str, SplitCard],
@@ -36,7 +35,7 @@ def card_of_build(
         source=plan.source,
         patch=PatchCard(
             size_px=recipe.size_px,
-            resolution_m=PATCH_M / recipe.size_px,
+            resolution_m=collection.side_px * collection.resolution_m / recipe.size_px,
         ),
         sensors={
             sensor: _sensor_card(bands_of(sensor, recipe.bands), recipe)
@@ -49,7 +48,7 @@ def card_of_build(
             resampling=recipe.resampling,
             order=recipe.order,
         ),
-        labels=LabelCard(nomenclature=NOMENCLATURE, classes=CLASSES),
+        labels=LabelCard(nomenclature=collection.nomenclature, classes=collection.classes),
         splits=splits,
         tables=tables,
     )
@@ -80,7 +79,7 @@ def _sensor_card(bands: tuple[Band, ...], recipe: SampleRecipe) -> SensorCard:
     return SensorCard(
         bands=tuple(band.name for band in bands),
         dtype=encodings[0].dtype,
-        unit=UNITS[bands[0].sensor],
+        unit=bands[0].unit,
         scale=tuple(encoding.scale for encoding in encodings),
         offset=tuple(encoding.offset for encoding in encodings),
     )

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from bigearth_prep.breadcrumbs import patches_died_at
 from bigearth_prep.card import BandParameters
-from bigearth_prep.plan import PLAN_SCHEMA, BuildConfig, BuildPlan
+from bigearth_prep.plan import BuildConfig, BuildPlan
 from bigearth_prep.sample import SampleRecipe
 from bigearth_prep.shard_plan import ShardSpec
 from bigearth_prep.shard_task import BUILD_FOLDER, PLAN_NAME, ShardTask
@@ -20,13 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def write_plan(folder: Path, plan: BuildPlan) -> None:
-    """One row group per shard, so that a task reads its own rows and nothing else.
-
-    To what pairing found, it adds where the files lie in tars.
-    """
+    """One row group per shard, so that a task reads its own rows and nothing else."""
     with (
         whole_file(folder / BUILD_FOLDER / PLAN_NAME) as partial,
-        pq.ParquetWriter(partial, PLAN_SCHEMA) as writer,
+        pq.ParquetWriter(partial, plan.pairs.plan_schema) as writer,
     ):
         for pairs in plan.tables():
             writer.write_table(pairs)
@@ -38,10 +35,11 @@ def recipe_of(config: BuildConfig, parameters: dict[str, BandParameters]) -> Sam
         bands=config.bands,
         scheme=config.scheme,
         dtype=config.stored_dtype,
-        size_px=config.size_px,
+        size_px=config.used_size_px,
         resampling=config.used_resampling,
         parameters=parameters,
         warp=config.warp,
+        trusts_grids=config.collection.trusts_grids,
     )
 
 
@@ -55,10 +53,8 @@ def shard_tasks(
             row_group=number,
             name=spec.name,
             files=_files_of(config, plan, recipe, spec),
-            s2_root=plan.s2.root.absolute(),
-            s1_root=plan.s1.root.absolute(),
+            pairs=plan.pairs.files,
             recipe=recipe,
-            has_json=plan.layout == "v1",
             fail_on_bad=config.fail_on_bad,
         )
         for number, spec in enumerate(plan.shards)

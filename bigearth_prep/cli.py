@@ -12,10 +12,11 @@ from bigearth_prep.cli_dataset import inspect, verify
 from bigearth_prep.cli_options import (
     FOLDER,
     archive_options,
-    build_config,
     cluster_config,
     storage_options,
 )
+from bigearth_prep.cli_pairs import list_pairs
+from bigearth_prep.cli_requests import build_config
 from bigearth_prep.errors import PrepError
 from bigearth_prep.terminal import (
     VerboseCommand,
@@ -73,7 +74,7 @@ def make_archive(*, as_json: bool, **settings: Any) -> None:  # noqa: ANN401 (cl
 
 @commands.command("build-shards")
 @click.option("--out", type=FOLDER, required=True, help="Dataset folder to write.")
-@archive_options(required=True)
+@archive_options
 @storage_options
 @click.option(
     "--on-bad",
@@ -90,7 +91,10 @@ def make_archive(*, as_json: bool, **settings: Any) -> None:  # noqa: ANN401 (cl
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @config_option()
 def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
-    """Pair, align, normalize and label an archive, and write it as training shards."""
+    """Pair, align, normalize and label an archive, and write it as training shards.
+
+    The archive is BigEarthNet (--s2, --s1) or, by a table, any collection (--pairs, --collection).
+    """
     from bigearth_prep.pipeline import build_dataset
     from bigearth_prep.plan import plan_build
 
@@ -126,24 +130,24 @@ def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click pass
     "split, drawn by --seed; the result says so.  [default: all]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@archive_options(required=False)
+@archive_options
 @config_option()
 def stats(dataset: Path | None, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
     """Per-band statistics of DATASET's splits, or of an archive's train split.
 
-    Those of an archive (--s2, --s1) serve `build-shards --stats FILE`.
+    Those of an archive (--s2, --s1, or --pairs) serve `build-shards --stats FILE`.
     """
-    is_archive = options["s2"] is not None and options["s1"] is not None
-    if is_archive == (dataset is not None) or (is_archive and options["out"] is None):
-        raise click.UsageError("give either DATASET, or --s2, --s1 and --out")
+    is_archive = (options["s2"] and options["s1"]) or options["pairs"]
+    if bool(is_archive) == (dataset is not None) or (is_archive and options["out"] is None):
+        raise click.UsageError("give either DATASET, or --s2, --s1 (or --pairs) and --out")
     if dataset is not None:
-        splits, fields = _dataset_stats(dataset, options)
+        units, splits, fields = _dataset_stats(dataset, options)
     else:
-        splits, fields = _archive_stats(options)
+        units, splits, fields = _archive_stats(options)
     if options["plot"]:
         from bigearth_prep.pictures.statistics_figure import write_statistics_figure
 
-        write_statistics_figure(splits, options["plot"])
+        write_statistics_figure(splits, units, options["plot"])
     if options["as_json"]:
         print_json(fields)
         return
@@ -153,7 +157,14 @@ def stats(dataset: Path | None, **options: Any) -> None:  # noqa: ANN401 (click 
             click.echo(f"{split} {name}: {moments}, {band.count:,} px")
 
 
-def _dataset_stats(dataset: Path, options: dict[str, Any]) -> tuple["BandTables", dict[str, Any]]:
+BandUnits = dict[str, tuple[str, ...]]
+"""Names of bands by their unit."""
+
+
+def _dataset_stats(
+    dataset: Path, options: dict[str, Any]
+) -> tuple[BandUnits, "BandTables", dict[str, Any]]:
+    from bigearth_prep.card import read_card
     from bigearth_prep.cluster import open_cluster
     from bigearth_prep.dataset_statistics import dataset_statistics
     from bigearth_prep.whole_file import write_text
@@ -167,10 +178,11 @@ def _dataset_stats(dataset: Path, options: dict[str, Any]) -> tuple["BandTables"
         write_text(options["out"], json.dumps(fields, indent=2) + "\n")
     if found.is_sampled:
         click.echo(f"sampled: {counts_line(found.samples.items())}", err=True)
-    return found.splits, fields
+    units = {one.unit: one.bands for one in read_card(dataset).sensors.values()}
+    return units, found.splits, fields
 
 
-def _archive_stats(options: dict[str, Any]) -> tuple["BandTables", dict[str, Any]]:
+def _archive_stats(options: dict[str, Any]) -> tuple[BandUnits, "BandTables", dict[str, Any]]:
     from bigearth_prep.pipeline import archive_statistics
 
     config = build_config(options, options["out"])
@@ -178,7 +190,11 @@ def _archive_stats(options: dict[str, Any]) -> tuple["BandTables", dict[str, Any
         config, options["out"], cluster_config(options), sampled_pairs=options["sample"]
     )
     click.echo(table.source, err=True)
-    return {"train": table.bands}, asdict(table)
+    units = {
+        unit: tuple(band.name for band in config.bands if band.unit == unit)
+        for unit in dict.fromkeys(band.unit for band in config.bands)
+    }
+    return units, {"train": table.bands}, asdict(table)
 
 
 def _print_plan(plan: "BuildPlan", *, as_json: bool) -> None:
@@ -190,8 +206,8 @@ def _print_plan(plan: "BuildPlan", *, as_json: bool) -> None:
         click.echo(f"plan: {counts_line(splits.items())} in {len(plan.shards):,} shards")
         click.echo(f"left out: {counts_line(rejected.items())}")
     if not plan.shards:
-        raise PrepError("no pair is left to store; check --s2, --s1 and the tables")
+        raise PrepError("no pair is left to store; check the archives and the tables")
 
 
-for command in (verify, inspect):
+for command in (verify, inspect, list_pairs):
     commands.add_command(command)

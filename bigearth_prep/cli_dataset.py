@@ -9,9 +9,9 @@ from bigearth_prep.cli_options import (
     FOLDER,
     cluster_config,
     cluster_options,
-    source_config,
     source_options,
 )
+from bigearth_prep.cli_requests import source_config
 from bigearth_prep.errors import PrepError
 from bigearth_prep.terminal import VerboseCommand, config_option, print_json, progress_bar
 

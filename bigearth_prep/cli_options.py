@@ -1,4 +1,4 @@
-"""Groups of options of the `bigearth-prep` commands, and the requests they make."""
+"""Groups of options of the `bigearth-prep` commands, and where they want the work done."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from bigearth_prep.archive import StorageConfig
     from bigearth_prep.cluster import ClusterConfig
-    from bigearth_prep.plan import BuildConfig
-    from bigearth_prep.verify.source import SourceConfig
 
-_SOURCE_NAMES = ("s2", "s1", "metadata", "mapping", "split", "exclude")
-_SOURCE_SAMPLES = 1000
+SOURCE_SAMPLES = 1000
+"""Samples that `verify --source` decodes, unless told otherwise."""
 
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -28,6 +25,13 @@ _CLUSTER_OPTIONS = (
     ),
     click.option("--scheduler", help="Address of a running Dask scheduler."),
     click.option("--scheduler-file", type=FILE, help="File with a Dask scheduler's address."),
+)
+
+COLLECTION_OPTION = click.option(
+    "--collection",
+    metavar="NAME|FILE",
+    help="What the files of --pairs hold: a TOML file, or one that comes along: ssl4eo-s12, "
+    "ssl4eo-s12-l2a.",
 )
 
 _FORMS = "extracted folder, .tar, .tar.zst or .tar.gz"
@@ -77,23 +81,29 @@ _INDEX_OPTIONS = (
 )
 
 
-def archive_options(*, required: bool) -> Callable[[Command], Command]:
+def archive_options(command: Command) -> Command:
     """Options that name the archive and its tables, and where the work runs."""
     options = (
-        click.option("--s2", type=FOLDER, required=required, help=f"Sentinel-2 archive: {_FORMS}."),
-        click.option("--s1", type=FOLDER, required=required, help=f"Sentinel-1 archive: {_FORMS}."),
+        click.option("--s2", type=FOLDER, help=f"Sentinel-2 archive: {_FORMS}."),
+        click.option("--s1", type=FOLDER, help=f"Sentinel-1 archive: {_FORMS}."),
+        click.option(
+            "--pairs",
+            type=FILE,
+            help="Table (CSV, Parquet) of the pairs of any collection, in place of the archives; "
+            "its paths are relative to --s2 and --s1, or to its own folder.",
+        ),
+        COLLECTION_OPTION,
         *_TABLE_OPTIONS,
         click.option(
             "--split-ratio",
             default="0.8,0.1,0.1",
             callback=_ratio_of_text,
-            help="Shares by location, where no official split is given.",
+            help="Shares by location, where no split is given.",
         ),
         click.option("--seed", type=int, default=0, help="Of the order, and of a split by ratio."),
         click.option(
             "--bands",
-            default="B01,B02,B03,B04,B05,B06,B07,B08,B8A,B09,B11,B12,VH,VV",
-            help="Bands to store, in this order within each sensor.",
+            help="Bands to store (B02,VV), in this order within each sensor.  [default: all]",
         ),
         click.option(
             "--align",
@@ -105,8 +115,7 @@ def archive_options(*, required: bool) -> Callable[[Command], Command]:
         *_INDEX_OPTIONS,
         *_CLUSTER_OPTIONS,
     )
-
-    return lambda command: _with_options(command, options)
+    return _with_options(command, options)
 
 
 def cluster_options(command: Command) -> Command:
@@ -121,10 +130,12 @@ def source_options(command: Command) -> Command:
             "--source",
             is_flag=True,
             help="Compare with the archive and the tables too, where the build found them; the "
-            f"options below name other places. --sample samples are decoded, or {_SOURCE_SAMPLES}.",
+            f"options below name other places. --sample samples are decoded, or {SOURCE_SAMPLES}.",
         ),
         click.option("--s2", type=FOLDER, help=f"Sentinel-2 archive: {_FORMS}."),
         click.option("--s1", type=FOLDER, help=f"Sentinel-1 archive: {_FORMS}."),
+        click.option("--pairs", type=FILE, help="Table of pairs, for a dataset made from one."),
+        COLLECTION_OPTION,
         *_TABLE_OPTIONS,
         *_INDEX_OPTIONS,
     )
@@ -143,17 +154,19 @@ def storage_options(command: Command) -> Command:
         click.option(
             "--stats",
             help="published, compute (from the train split) or a JSON file; "
-            "by default published, and compute for percentile.",
+            "by default published, and compute for percentile and with --pairs.",
         ),
         click.option("--dtype", help="Stored type, where the scheme leaves a choice."),
         click.option(
-            "--size", type=click.Choice(["120", "128"]), default="120", help="Side in pixels."
+            "--size",
+            type=int,
+            help="Side in pixels: 120 or 128; with --pairs, 8 to 512.  [default: the collection's]",
         ),
         click.option(
             "--resampling",
             type=click.Choice(["nearest", "bilinear", "cubic"]),
-            help="How bands come to --size; by default cubic for paper, bilinear at 128 px, "
-            "else nearest.",
+            help="How bands come to --size; by default cubic for paper, nearest at the "
+            "collection's own side, else bilinear.",
         ),
         click.option(
             "--format",
@@ -170,88 +183,6 @@ def _with_options(command: Command, options: Sequence[Callable[[Command], Comman
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def build_config(options: Mapping[str, Any], out: Path) -> "BuildConfig":
-    """The request that parsed options make; options that a command lacks keep their defaults.
-
-    Raises:
-        click.UsageError: two options contradict each other.
-        PrepError: a band is unknown.
-    """
-    from bigearth_prep.bands import select_bands
-    from bigearth_prep.pairing import TableConfig
-    from bigearth_prep.plan import BuildConfig
-
-    statistics = options.get("stats")
-    if statistics not in {None, "published", "compute"}:
-        statistics = Path(statistics)
-    try:
-        return BuildConfig(
-            s2=options["s2"],
-            s1=options["s1"],
-            tables=TableConfig(
-                metadata=options["metadata"],
-                mapping=options["mapping"],
-                splits=options["split"],
-                exclude=options["exclude"],
-                split_ratio=options["split_ratio"],
-                seed=options["seed"],
-            ),
-            bands=select_bands(options["bands"].split(",")),
-            scheme=options.get("normalize", "paper"),
-            statistics=statistics,
-            dtype=options.get("dtype"),
-            size_px=int(options.get("size", 120)),
-            resampling=options.get("resampling"),
-            align=options["align"],
-            shard_format=options.get("format", "webdataset"),
-            shard_mb=options.get("shard_mb", 256.0),
-            fail_on_bad=options.get("on_bad") == "fail",
-            storage=_storage_config(options, out),
-        )
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def source_config(dataset: Path, options: Mapping[str, Any]) -> "SourceConfig | None":
-    """The archive that parsed options want the dataset compared with, if they do.
-
-    Raises:
-        PrepError: neither the options nor the dataset say where it lies.
-    """
-    from bigearth_prep.pairing import TableConfig
-    from bigearth_prep.verify.source import SourceConfig, recorded_places
-
-    given = {name: options[name] for name in _SOURCE_NAMES if options[name]}
-    if not (options["source"] or given):
-        return None
-    places = {name: options[name] for name in _SOURCE_NAMES}
-    if options["source"]:
-        places = recorded_places(dataset) | given
-    if lacking := [f"--{name}" for name in ("s2", "s1") if not places[name]]:
-        raise click.UsageError(f"{' and '.join(lacking)} is not given; add it, or --source")
-    s2, s1 = Path(places.pop("s2")), Path(places.pop("s1"))
-    config = SourceConfig(
-        s2=s2,
-        s1=s1,
-        tables=TableConfig(splits=places.pop("split"), **places),
-        storage=_storage_config(options, dataset),
-        samples=options["sample"] or _SOURCE_SAMPLES,
-        seed=options["seed"],
-    )
-    config.require_files()
-    return config
-
-
-def _storage_config(options: Mapping[str, Any], dataset: Path) -> "StorageConfig":
-    from bigearth_prep.archive import StorageConfig
-
-    return StorageConfig(
-        cache=options["cache"],
-        scratch=options["scratch"] or dataset.with_name(f"{dataset.name}.scratch"),
-        keep_scratch=options["keep_scratch"],
-    )
 
 
 def cluster_config(options: Mapping[str, Any]) -> "ClusterConfig":

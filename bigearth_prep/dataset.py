@@ -24,7 +24,7 @@ class SplitSamples:
     """One split: `len()`, indexing, pickling; usable as a PyTorch map-style dataset.
 
     An item is a dict of `s2` and `s1` (`[band, height, width]` as stored, where the dataset
-    holds the sensor), `labels` (`[class]`, uint8, official order) and `key`.
+    holds the sensor), `labels` (`[class]`, uint8, in the card's order) and `key`.
     """
 
     dataset: Path
@@ -48,7 +48,8 @@ class SplitSamples:
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)} in split {self.split}")
         row = self.manifest.slice(index % len(self), 1).to_pylist()[0]
-        item: dict[str, Any] = {"labels": multi_hot(row["labels"]), "key": row["key"]}
+        labels = multi_hot(row["labels"], self.card.labels.classes)
+        item: dict[str, Any] = {"labels": labels, "key": row["key"]}
         return item | {sensor: self.read_array(row, sensor) for sensor in self.card.sensors}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Per-band statistics of what a dataset holds, in physical values, split by split.
 
-Integers are counted as they are stored; floating-point values in steps of 1 (reflectance x 10^4)
-or 0.01 dB. Counts add up to the same under any partition of the samples.
+Integers are counted as they are stored; floating-point values in steps of 1 (reflectance x 10^4),
+0.01 dB, or 0.1 to 0.2 % of themselves (anything else). Counts add up to the same under any
+partition of the samples.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,8 +14,9 @@ from jaxtyping import Int64, Shaped
 
 from bigearth_prep.card import DatasetCard, read_card
 from bigearth_prep.cluster import Runner
+from bigearth_prep.code_scale import CodeScale, integer_scale, physical_scale
 from bigearth_prep.dataset import open_dataset
-from bigearth_prep.statistics import BandStatistics, CodeScale, native_scale, summarize_codes
+from bigearth_prep.statistics import BandStatistics, summarize_codes
 from bigearth_prep.terminal import progress_bar
 
 _SAMPLES_PER_TASK = 512
@@ -60,9 +62,7 @@ class StoredBand:
         """The histogram of one stored array; values beyond the ends are counted at the ends."""
         codes = stored.ravel()
         if self.dtype.kind != "u":
-            physical = codes.astype(np.float64) * self.scale + self.offset
-            steps = np.rint((physical - self.code_scale.floor) / self.code_scale.step)
-            codes = np.clip(steps, 0, self.code_scale.codes - 1).astype(np.int64)
+            codes = self.code_scale.codes_of(codes.astype(np.float64) * self.scale + self.offset)
         return np.bincount(codes, minlength=self.code_scale.codes)
 
 
@@ -118,12 +118,14 @@ def count_samples(task: CountTask) -> tuple[CountTask, Counts]:
 def stored_bands(card: DatasetCard) -> list[StoredBand]:
     """The bands of a dataset, sensor by sensor in the order of the card."""
     bands = []
-    for sensor, layout in card.sensors.items():
+    for layout in card.sensors.values():
         dtype = np.dtype(layout.dtype)
         for name, scale, offset in zip(layout.bands, layout.scale, layout.offset, strict=True):
-            native = native_scale(sensor)
-            own = CodeScale(scale, offset, np.iinfo(dtype).max + 1) if dtype.kind == "u" else native
-            bands.append(StoredBand(name, dtype, scale, offset, own))
+            is_integer = dtype.kind in "iu"
+            codes = (
+                integer_scale(dtype, scale, offset) if is_integer else physical_scale(layout.unit)
+            )
+            bands.append(StoredBand(name, dtype, scale, offset, codes))
     return bands
 
 

@@ -1,7 +1,8 @@
 """The plain case of a GeoTIFF, decoded without GDAL.
 
-Every file of the archives has the same shape: one directory, one band, uncompressed strips that
-follow each other to the end of the file. Whatever differs from it in any way is left to rasterio.
+Every file of BigEarthNet's archives has the same shape: one directory, one band, uncompressed
+strips that follow each other to the end of the file. Whatever differs from it in any way is left
+to rasterio.
 """
 
 import math
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from bigearth_prep.bands import Band
-from bigearth_prep.normalize import native_dtype
 from bigearth_prep.patch import Grid, Raster
 
 _MAX_HEADER_BYTES = 4096
@@ -37,6 +37,8 @@ _KINDS = {
     **dict.fromkeys((_GEO_TEXT, _NODATA), "s"),
 }
 """All tags that a plain file has, the last one optional, and the kinds of their values."""
+
+_SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
 
 _TIE_POINT_ENTRY = struct.pack("<HHI", _TIE_POINT, 12, 6)
 _CORNER = struct.Struct("<dd")
@@ -61,7 +63,7 @@ def decode_strips(content: bytes | memoryview, band: Band) -> Raster | None:
 
     Pixels, grid and nodata are those that rasterio finds. The pixels are a view of `content`.
     """
-    side, dtype = band.native_px, native_dtype(band)
+    side, dtype = band.native_px, band.dtype
     header_bytes = len(content) - side * side * np.dtype(dtype).itemsize
     if not 0 < header_bytes <= _MAX_HEADER_BYTES:
         return None
@@ -151,7 +153,7 @@ def _image_is_plain(tags: _Tags, side: int, dtype: np.dtype[Any]) -> bool:
         262: 1,  # black is zero
         277: 1,  # samples per pixel
         284: 1,  # contiguous planes
-        339: 3 if dtype.kind == "f" else 1,  # sample format
+        339: _SAMPLE_FORMATS[dtype.kind],
     }
     return all(tags[code] == (value,) for code, value in expected.items())
 

@@ -3,7 +3,7 @@
 Source: BigEarthNet-19 nomenclature of TU Berlin (label_indices.json) over CORINE Land Cover 2018.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -99,12 +99,15 @@ def to_official_classes(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(found, key=_INDEX_OF.__getitem__))
 
 
-def multi_hot(names: Iterable[str]) -> UInt8[np.ndarray, " class"]:
-    """One byte per official class: 1 where the class is among the names.
+def multi_hot(
+    names: Iterable[str], classes: Sequence[str] = CLASSES
+) -> UInt8[np.ndarray, " class"]:
+    """One byte per class: 1 where the class is among the names.
 
     Raises:
-        KeyError: a name is not one of `CLASSES`.
+        KeyError: a name is not one of the classes.
     """
-    row = np.zeros(len(CLASSES), dtype=np.uint8)
-    row[[_INDEX_OF[name] for name in names]] = 1
+    index_of = {name: index for index, name in enumerate(classes)}
+    row = np.zeros(len(classes), dtype=np.uint8)
+    row[[index_of[name] for name in names]] = 1
     return row

@@ -64,7 +64,7 @@ def encoding_of(band: Band, scheme: Scheme, dtype: str, parameters: BandParamete
     if dtype not in DTYPES[scheme]:
         raise PrepError(f"--normalize {scheme} is stored as {' or '.join(DTYPES[scheme])}: {dtype}")
     if scheme == "none":
-        dtype = native_dtype(band)
+        dtype = band.dtype
     return BandEncoding(
         offset=parameters.lower,
         span=parameters.upper - parameters.lower,
@@ -72,11 +72,6 @@ def encoding_of(band: Band, scheme: Scheme, dtype: str, parameters: BandParamete
         dtype=dtype,
         truncates=scheme == "paper",
     )
-
-
-def native_dtype(band: Band) -> str:
-    """The dtype in which the archive stores the band."""
-    return "uint16" if band.sensor == "s2" else "float32"
 
 
 def parameters_of(scheme: Scheme, statistics: BandStatistics, *, band: str) -> BandParameters:
@@ -129,17 +124,19 @@ def _scale(
     scaled: np.ndarray = np.subtract(physical, encoding.offset, dtype=np.float64)
     scaled /= encoding.span
     scaled *= encoding.codes
-    if dtype.kind == "u":
-        np.maximum(scaled, 0, out=scaled)
-        np.minimum(scaled, _largest(dtype), out=scaled)
+    if dtype.kind in "iu":
+        lowest, largest = _limits(dtype)
+        np.maximum(scaled, lowest, out=scaled)
+        np.minimum(scaled, largest, out=scaled)
         if not encoding.truncates:
             np.rint(scaled, out=scaled)
     return scaled.astype(dtype)
 
 
 @lru_cache(_REMEMBERED_BANDS)
-def _largest(dtype: np.dtype[Any]) -> int:
-    return int(np.iinfo(dtype).max)
+def _limits(dtype: np.dtype[Any]) -> tuple[int, int]:
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
 
 
 def clip_to_quantiles(

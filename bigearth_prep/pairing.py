@@ -3,8 +3,6 @@
 import logging
 import math
 import re
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +15,15 @@ from bigearth_prep.card import SPLITS
 from bigearth_prep.errors import PrepError
 from bigearth_prep.json_pairs import read_json_pairs
 from bigearth_prep.manifest import REJECTED_SCHEMA
+from bigearth_prep.pair_filters import (
+    assign_splits,
+    drop_excluded,
+    drop_unlabelled,
+    rejected_names,
+    rejected_rows,
+)
 from bigearth_prep.patch import RejectReason
-from bigearth_prep.shard_plan import split_by_location
-from bigearth_prep.tables import read_mapping, read_metadata, read_names, read_split_files
+from bigearth_prep.tables import read_mapping, read_metadata
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +91,7 @@ class PairTable:
     """What is to be read, and what is already known to be left out."""
 
     pairs: pa.Table
-    """`PAIRS_SCHEMA`, sorted by key."""
+    """What manifest rows take over, and where the files are, sorted by key."""
 
     rejected: pa.Table
     """`REJECTED_SCHEMA`."""
@@ -104,9 +108,13 @@ def pair_patches(s2: Archive, s1: Archive, tables: TableConfig) -> PairTable:
         _refuse_repeated(named.column(column))
     tabled = bool(tables.metadata or tables.mapping)
     found, rejected = _find_in_archive(named, s2, s1, tabled=tabled)
-    for select in (_drop_excluded, _drop_unlabelled, _assign_splits):
-        found, dropped = select(found, tables)
-        rejected += dropped
+    found, excluded = drop_excluded(found, tables.exclude)
+    found, unlabelled = drop_unlabelled(found)
+    by_ratio = not (tables.splits or tables.metadata)
+    names = found.column("s1_name").to_pylist() if by_ratio else None
+    locations = names and [_location_of(name) for name in names]
+    found, unlisted = assign_splits(found, tables, locations)
+    rejected += [*excluded, *unlabelled, *unlisted]
     pairs = found.select(PAIRS_SCHEMA.names).cast(PAIRS_SCHEMA).sort_by("key")
     return PairTable(pairs, pa.concat_tables([REJECTED_SCHEMA.empty_table(), *rejected]))
 
@@ -164,11 +172,11 @@ def _find_in_archive(
     why = "the tables do not name it" if tabled else "nothing names its partner"
     partner, pair = RejectReason.MISSING_PARTNER, RejectReason.MISSING_PAIR
     return found.filter(pa.array(in_s2 & in_s1)), [
-        _rejected_rows(found, in_s2 & ~in_s1, partner, "the Sentinel-1 patch is not there"),
-        _rejected_rows(found, ~in_s2 & in_s1, partner, "the Sentinel-2 patch is not there"),
-        _rejected_rows(found, ~in_s2 & ~in_s1, pair, "neither patch is there"),
-        _rejected(unnamed, why, key=s2_unnamed),
-        _rejected(unnamed, why, s1_name=s1_unnamed),
+        rejected_rows(found, in_s2 & ~in_s1, partner, "the Sentinel-1 patch is not there"),
+        rejected_rows(found, ~in_s2 & in_s1, partner, "the Sentinel-2 patch is not there"),
+        rejected_rows(found, ~in_s2 & ~in_s1, pair, "neither patch is there"),
+        rejected_names(unnamed, why, key=s2_unnamed),
+        rejected_names(unnamed, why, s1_name=s1_unnamed),
     ]
 
 
@@ -182,81 +190,6 @@ def _look_up(names: pa.ChunkedArray, archive: Archive) -> tuple[np.ndarray, pa.A
     return present, archive.folders.take(index), sorted(held.filter(pa.array(unnamed)).to_pylist())
 
 
-def _drop_excluded(pairs: pa.Table, tables: TableConfig) -> tuple[pa.Table, list[pa.Table]]:
-    rejected = []
-    for path in tables.exclude:
-        names = pa.array(read_names(path), pa.string())
-        hit = pc.or_(
-            pc.is_in(pairs.column("key"), value_set=names),
-            pc.fill_null(pc.is_in(pairs.column("s2v1_name"), value_set=names), False),  # noqa: FBT003
-        )
-        log.info(
-            "%s: %s of its %s patches are here",
-            path,
-            f"{pc.sum(hit).as_py() or 0:,}",
-            f"{len(names):,}",
-        )
-        mask = hit.to_numpy()
-        rejected.append(_rejected_rows(pairs, mask, _list_reason(path), f"listed in {path.name}"))
-        pairs = _flag_absent(pairs.filter(pc.invert(hit)), _list_reason(path))
-    return pairs, rejected
-
-
-def _list_reason(path: Path) -> RejectReason:
-    name = path.name.lower()
-    by_word = {
-        "snow": RejectReason.SNOW,
-        "cloud": RejectReason.CLOUD,
-        "no_19": RejectReason.NO_LABEL,
-    }
-    return next((by_word[word] for word in by_word if word in name), RejectReason.EXCLUDED)
-
-
-def _flag_absent(pairs: pa.Table, reason: RejectReason) -> pa.Table:
-    """What a snow or cloud list leaves is known to be free of it."""
-    column = {
-        RejectReason.SNOW: "contains_seasonal_snow",
-        RejectReason.CLOUD: "contains_cloud_or_shadow",
-    }.get(reason)
-    if column is None:
-        return pairs
-    index = pairs.column_names.index(column)
-    return pairs.set_column(index, column, pc.fill_null(pairs.column(column), False))  # noqa: FBT003
-
-
-def _drop_unlabelled(pairs: pa.Table, _: TableConfig) -> tuple[pa.Table, list[pa.Table]]:
-    """Pairs whose known labels all vanish in the reduction; unknown labels are read later."""
-    lengths = pc.list_value_length(pairs.column("labels"))
-    empty = pc.fill_null(pc.equal(lengths, 0), False)  # noqa: FBT003
-    why = "no label is among the 19 classes"
-    dropped = _rejected_rows(pairs, empty.to_numpy(), RejectReason.NO_LABEL, why)
-    return pairs.filter(pc.invert(empty)), [dropped]
-
-
-def _assign_splits(pairs: pa.Table, tables: TableConfig) -> tuple[pa.Table, list[pa.Table]]:
-    index = pairs.column_names.index("split")
-    if tables.splits:
-        split_of = read_split_files(tables.splits)
-        keys = pairs.column("key").to_pylist()
-        v1_names = pairs.column("s2v1_name").to_pylist()
-        splits: Sequence[str | None] = [
-            split_of.get(key) or (split_of.get(v1_name) if v1_name else None)
-            for key, v1_name in zip(keys, v1_names, strict=True)
-        ]
-    elif tables.metadata:
-        splits = pairs.column("split").to_pylist()
-    else:
-        locations = [_location_of(name) for name in pairs.column("s1_name").to_pylist()]
-        splits = split_by_location(locations, tables.split_ratio, tables.seed)
-        log.info("split by location, seed %d: %s", tables.seed, dict(Counter(splits)))
-    pairs = pairs.set_column(index, "split", pa.array(splits, pa.string()))
-    listed = pc.is_valid(pairs.column("split"))
-    unlisted = pc.invert(listed).to_numpy()
-    why = "no split lists it"
-    dropped = _rejected_rows(pairs, unlisted, RejectReason.NOT_IN_SPLIT, why)
-    return pairs.filter(listed), [dropped]
-
-
 def _location_of(s1_name: str) -> str:
     """Tile, column and row: a place on the ground, from the name form all S1 patches share."""
     match = _LOCATION.search(s1_name)
@@ -266,32 +199,3 @@ def _location_of(s1_name: str) -> str:
             "give the splits with --split NAME=FILE"
         )
     return match.group(1)
-
-
-def _rejected_rows(
-    pairs: pa.Table, mask: np.ndarray, reason: RejectReason, detail: str
-) -> pa.Table:
-    rows = pairs.select(["key", "s1_name", "split"]).filter(pa.array(mask))
-    return _rejected(reason, detail, **{name: _texts(rows, name) for name in rows.column_names})
-
-
-def _texts(rows: pa.Table, column: str) -> list[str | None]:
-    texts: list[str | None] = rows.column(column).to_pylist()
-    return texts
-
-
-def _rejected(
-    reason: RejectReason,
-    detail: str,
-    *,
-    key: Sequence[str | None] = (),
-    s1_name: Sequence[str | None] = (),
-    split: Sequence[str | None] = (),
-) -> pa.Table:
-    count = max(len(key), len(s1_name))
-    columns = [
-        pa.array(names, pa.string()) if len(names) else pa.nulls(count, pa.string())
-        for names in (key, s1_name, split)
-    ]
-    texts = [pa.array([text] * count, pa.string()) for text in (str(reason), detail)]
-    return pa.table([*columns, *texts], schema=REJECTED_SCHEMA)

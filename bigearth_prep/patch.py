@@ -57,6 +57,9 @@ class PatchError(PrepError):
         return PatchError, (self.reason, self.detail)
 
 
+_SAME_EDGE = 1e-3
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """Where the pixels of a raster lie: projection, upper left corner and pitch."""
@@ -82,6 +85,24 @@ class Grid:
         south = self.uly - self.height * self.pitch_y_m
         return (self.epsg, self.ulx, self.uly, east, south)
 
+    @property
+    def bounds(self) -> list[float]:
+        """West, south, east and north edge, as GeoJSON orders them."""
+        _, west, north, east, south = self.footprint
+        return [west, south, east, north]
+
+    def covers_ground_of(self, other: "Grid") -> bool:
+        """Whether both cover the same ground, to a thousandth of the other's pixel.
+
+        Pitches that are no round numbers, such as degrees, put equal edges a rounding apart.
+        """
+        own, its = self.footprint, other.footprint
+        if own == its:
+            return True
+        room = _SAME_EDGE * min(other.pitch_x_m, other.pitch_y_m)
+        edges = zip(own[1:], its[1:], strict=True)
+        return self.epsg == other.epsg and all(abs(one - two) <= room for one, two in edges)
+
     def __str__(self) -> str:
         return (
             f"EPSG:{self.epsg} from ({self.ulx:g}, {self.uly:g}), "
@@ -94,8 +115,16 @@ class Raster:
     """One band as the archive holds it."""
 
     pixels: Shaped[np.ndarray, "height width"]
-    """uint16 reflectance x 10^4 (Sentinel-2) or float32 backscatter in dB (Sentinel-1)."""
+    """Native values, in BigEarthNet uint16 reflectance x 10^4 and float32 backscatter in dB."""
 
-    grid: Grid
+    grid: Grid | None
+    """Where they lie; None where the file does not say, which only trusted grids may do."""
+
     nodata: float | None
     """The file's nodata tag, if it has one."""
+
+    @property
+    def ground(self) -> Grid:
+        """Where the pixels lie, of a raster that was read to be compared with others."""
+        assert self.grid is not None
+        return self.grid

@@ -65,14 +65,15 @@ def open_source(root: Path) -> Iterator[PatchSource]:
     try:
         descriptor = os.open(root, os.O_RDONLY)
     except OSError as error:
-        raise _gone(root) from error
+        raise archive_gone(root) from error
     try:
         yield TarSource(root, descriptor)
     finally:
         os.close(descriptor)
 
 
-def _gone(path: Path | str) -> PrepError:
+def archive_gone(path: Path | str) -> PrepError:
+    """The error that ends a build whose archive is not there any more."""
     return PrepError(
         f"{path} was there when the build was planned and is gone; see that its disk is mounted, "
         "and run the same command to go on"
@@ -91,7 +92,7 @@ class FolderSource:
         files: dict[str, Content] = {}
         for ending in endings:
             try:
-                files[ending] = _read_whole(stem + ending)
+                files[ending] = read_file(stem + ending)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
@@ -99,11 +100,12 @@ class FolderSource:
                     RejectReason.UNREADABLE_FILE, f"{place.name}{ending}: {error.strerror}"
                 ) from error
         if not files and not Path(stem).parent.is_dir():
-            raise _gone(Path(stem).parent)
+            raise archive_gone(Path(stem).parent)
         return files
 
 
-def _read_whole(path: str) -> bytes:
+def read_file(path: str) -> bytes:
+    """All bytes of a file of the size of a patch's files, by as few system calls as there are."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         content = block = os.read(descriptor, _BLOCK_BYTES)

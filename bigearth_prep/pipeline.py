@@ -10,7 +10,6 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bigearth_prep.archive import drop_scratch, make_readable
 from bigearth_prep.build_card import card_of_build, split_cards
 from bigearth_prep.build_tasks import forget_tries, recipe_of, shard_tasks, write_plan
 from bigearth_prep.card import CARD_NAME, REJECTED_NAME, DatasetCard, ShardCard, read_card
@@ -89,7 +88,7 @@ def build_dataset(
         if folder is not None:
             files_read = _build_in(folder, config, plan, cluster)
             publish_folder(folder, out)
-    drop_scratch((plan.s2, plan.s1), config.storage)
+    plan.pairs.clean_up()
     return BuildSummary(
         out, read_card(out), _count_rejected(out), files_read, was_complete=folder is None
     )
@@ -109,7 +108,7 @@ def _refuse_faults(plan: BuildPlan) -> None:
 def _build_in(
     folder: Path, config: BuildConfig, plan: BuildPlan, cluster: ClusterConfig
 ) -> dict[str, int]:
-    make_readable((plan.s2, plan.s1))
+    plan.pairs.make_readable()
     write_plan(folder, plan)
     idle = ClusterConfig(workers=0)
     with open_cluster(cluster if plan.shards else idle) as run:
@@ -131,7 +130,8 @@ def _build_in(
     _drop_empty(folder, tars)
     drop_partial_files(folder)
     tables = write_tables(folder, record.rows, plan.table.rejected)
-    card = card_of_build(plan, recipe, statistics.source, split_cards(tars, arrays), tables)
+    splits = split_cards(tars, arrays)
+    card = card_of_build(plan, config.collection, recipe, statistics.source, splits, tables)
     _finish(folder, card)
     return dict(record.files_read)
 
@@ -139,8 +139,8 @@ def _build_in(
 def _statistics(folder: Path, config: BuildConfig, plan: BuildPlan, run: Runner) -> StatisticsTable:
     source = config.used_statistics
     if source == "published":
-        is_v2 = plan.layout == "v2" and config.scheme != "paper"
-        table = published_statistics("reben" if is_v2 else "dino-mm")
+        is_paper = config.scheme == "paper"
+        table = published_statistics("dino-mm" if is_paper else plan.pairs.published_origin)
     elif source == "compute":
         table = _computed_statistics(folder, config, plan, run)
     else:
@@ -204,7 +204,7 @@ def archive_statistics(
             f"computed, sampled: {sampled_pairs:,} of {pairs:,} pairs of the train split, drawn by "
             f"seed {config.tables.seed}, native pixels"
         )
-    make_readable((plan.s2, plan.s1))
+    plan.pairs.make_readable()
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside the output, where workers of other nodes can read the plan.
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -213,7 +213,7 @@ def archive_statistics(
         with open_cluster(cluster) as run:
             table = _count_train(folder, config, plan, run, source=source)
     write_statistics(table, out)
-    drop_scratch((plan.s2, plan.s1), config.storage)
+    plan.pairs.clean_up()
     return table
 
 

@@ -12,25 +12,19 @@ import pyarrow as pa
 import xxhash
 
 from bigearth_prep.align import Resampling
-from bigearth_prep.archive import Archive, StorageConfig, scan_archives
-from bigearth_prep.bands import ALL_BANDS, PATCH_PX, SENSORS, Band, Sensor, bands_of
+from bigearth_prep.archive import StorageConfig
+from bigearth_prep.archive_pairs import scan_pairs
+from bigearth_prep.bands import ALL_BANDS, SENSORS, Band, Sensor, bands_of
 from bigearth_prep.card import SPLITS, Scheme
+from bigearth_prep.collection import BIG_EARTH_NET, Collection
 from bigearth_prep.errors import PrepError
-from bigearth_prep.normalize import DTYPES, native_dtype
-from bigearth_prep.pairing import PAIRS_SCHEMA, PairTable, TableConfig, pair_patches
+from bigearth_prep.normalize import DTYPES
+from bigearth_prep.pair_source import PairSource
+from bigearth_prep.pairing import PairTable, TableConfig
 from bigearth_prep.shard_plan import ShardSpec, plan_shards
 from bigearth_prep.shard_writers.webdataset import sample_bytes
+from bigearth_prep.table_pairs import tabled_pairs
 from bigearth_prep.tables import sha256_of
-from bigearth_prep.tar_index import MEMBERS_TYPE
-
-PLAN_SCHEMA = pa.schema(
-    [
-        *PAIRS_SCHEMA,
-        pa.field("s2_members", MEMBERS_TYPE),
-        pa.field("s1_members", MEMBERS_TYPE),
-    ]
-)
-"""What a task knows of its pairs; members are null where archives are folders."""
 
 _ROWS_HASHED_AT_ONCE = 4096
 
@@ -44,20 +38,29 @@ class BuildConfig:
     """A request for a dataset: all that decides its bytes, and where to keep files meanwhile."""
 
     s2: Path
+    """The Sentinel-2 archive; with a pairs table, what paths in its column are relative to."""
+
     s1: Path
+    pairs: Path | None = None
+    """A table of pairs of any collection, in place of the archives."""
+
+    collection: Collection = BIG_EARTH_NET
     tables: TableConfig = field(default_factory=TableConfig)
     bands: tuple[Band, ...] = ALL_BANDS
     scheme: Scheme = "paper"
     statistics: StatisticsSource | None = None
-    """Where normalization parameters come from; by default published, computed for percentile."""
+    """Where normalization parameters come from; by default published, where there are such, and
+    computed for percentile."""
 
     dtype: str | None = None
     """Stored dtype; by default the scheme's first in `DTYPES`."""
 
-    size_px: int = 120
+    size_px: int | None = None
+    """Side of a stored patch; by default that of the collection."""
+
     resampling: Resampling | None = None
-    """How bands come to `size_px`; by default cubic for the published form, bilinear at 128 px,
-    and nearest at 120 px, where it repeats each coarse pixel."""
+    """How bands come to that side; by default cubic for the published form, nearest at the
+    collection's own side, where it repeats each coarse pixel, and bilinear at others."""
 
     align: Alignment = "same"
     """What happens to pairs whose bands do not share a grid: refused, or warped onto one."""
@@ -79,6 +82,30 @@ class BuildConfig:
         if self.stored_dtype not in DTYPES[self.scheme]:
             allowed = " or ".join(DTYPES[self.scheme])
             raise ValueError(f"--normalize {self.scheme} is stored as {allowed}, not {self.dtype}")
+        self._check_collection()
+
+    def _check_collection(self) -> None:
+        """Whether what is asked for can be made of the collection."""
+        is_tabled = self.pairs is not None
+        if is_tabled == (self.collection is BIG_EARTH_NET):
+            raise ValueError("--pairs and --collection go together; give both, or --s2 and --s1")
+        if is_tabled and (self.tables.metadata or self.tables.mapping):
+            raise ValueError("--metadata and --mapping are BigEarthNet's; leave them out")
+        if self.used_size_px not in self.collection.sides_px:
+            sides = self.collection.sides_px
+            allowed = (
+                f"{sides[0]} to {sides[-1]}" if len(sides) > 2 else f"{sides[0]} or {sides[1]}"
+            )
+            raise ValueError(f"--size is {self.size_px}, expected {allowed}")
+        if self.align == "warp" and self.collection.trusts_grids:
+            raise ValueError("--align warp needs the grids that the collection trusts unseen")
+        if self.statistics == "published" and not set(self.bands) <= set(ALL_BANDS):
+            raise ValueError("only BigEarthNet's bands have published statistics: --stats compute")
+
+    @property
+    def used_size_px(self) -> int:
+        """The side, its default filled in."""
+        return self.collection.side_px if self.size_px is None else self.size_px
 
     @property
     def stored_dtype(self) -> str:
@@ -90,7 +117,7 @@ class BuildConfig:
         """The method, its default filled in."""
         if self.resampling or self.scheme == "paper":
             return self.resampling or "cubic"
-        return "nearest" if self.size_px == PATCH_PX else "bilinear"
+        return "nearest" if self.used_size_px == self.collection.side_px else "bilinear"
 
     @property
     def warp(self) -> Resampling | None:
@@ -106,15 +133,21 @@ class BuildConfig:
     @property
     def used_statistics(self) -> StatisticsSource:
         """The source, its default filled in."""
-        return self.statistics or ("compute" if self.scheme == "percentile" else "published")
+        computes = self.scheme == "percentile" or not self.collection.has_published_statistics
+        return self.statistics or ("compute" if computes else "published")
 
     def places(self) -> dict[str, Any]:
         """Options of the command line that name files; moving them changes nothing."""
         tables = self.tables
         lists = {"metadata": tables.metadata, "mapping": tables.mapping, "exclude": tables.exclude}
+        given = {
+            "pairs": self.pairs,
+            "collection": self.collection.path,
+            "s2": self.s2,
+            "s1": self.s1,
+        }
         return {
-            "s2": str(self.s2.absolute()),
-            "s1": str(self.s1.absolute()),
+            **{name: str(path.absolute()) for name, path in given.items() if path is not None},
             **{name: [str(path.absolute()) for path in paths] for name, paths in lists.items()},
             "split": [f"{name}={path.absolute()}" for name, path in tables.splits],
         }
@@ -138,7 +171,7 @@ class BuildConfig:
             "normalize": self.scheme,
             "stats": str(statistics),
             "dtype": self.stored_dtype,
-            "size": str(self.size_px),
+            "size": str(self.used_size_px),
             "resampling": self.used_resampling,
             "align": self.align,
             "split_ratio": ",".join(f"{share:g}" for share in self.tables.split_ratio),
@@ -153,9 +186,7 @@ class BuildConfig:
 class BuildPlan:
     """What will be read and where it will go."""
 
-    s2: Archive
-    s1: Archive
-    table: PairTable
+    pairs: PairSource
     shards: list[ShardSpec]
     pairs_per_shard: int
     """Pairs of every shard but the last of a split."""
@@ -164,24 +195,13 @@ class BuildPlan:
     """Archive kind and checksums of everything that was given: the card's `source`."""
 
     def tables(self) -> Iterator[pa.Table]:
-        """The pairs of each shard in stored order, as `PLAN_SCHEMA`."""
-        pairs = self.table.pairs
-        rows_in = {
-            archive.sensor: archive.rows_of(pairs.column(f"{archive.sensor}_folder"))
-            for archive in (self.s2, self.s1)
-        }
-        for spec in self.shards:
-            rows = pa.array(spec.rows)
-            table = pairs.take(rows)
-            for archive in (self.s2, self.s1):
-                members = archive.members.take(rows_in[archive.sensor].take(rows))
-                table = table.append_column(f"{archive.sensor}_members", members)
-            yield table
+        """The pairs of each shard in stored order, as tasks need them."""
+        return self.pairs.planned_tables(pa.array(spec.rows) for spec in self.shards)
 
     @property
-    def layout(self) -> str:
-        """Version of the archive."""
-        return _layout(self.s2, self.s1)
+    def table(self) -> PairTable:
+        """What is to be read, and what is already known to be left out."""
+        return self.pairs.table
 
     def counts_by_split(self) -> dict[str, int]:
         """Planned pairs of each split."""
@@ -199,10 +219,8 @@ def plan_build(config: BuildConfig) -> BuildPlan:
     Raises:
         PrepError: the archive or a table cannot be read.
     """
-    s2, s1 = scan_archives(config.s2, config.s1, config.storage)
-    if not (len(s2.names) or len(s1.names) or config.tables.metadata or config.tables.mapping):
-        raise PrepError(f"{config.s2} and {config.s1} hold no patch; give the extracted archives")
-    table = pair_patches(s2, s1, config.tables)
+    pairs = _open_pairs(config)
+    table = pairs.table
     _check_splits(table)
     pairs_per_shard = _pairs_per_shard(config)
     shards = plan_shards(
@@ -211,12 +229,15 @@ def plan_build(config: BuildConfig) -> BuildPlan:
         pairs_per_shard=pairs_per_shard,
         seed=config.tables.seed,
     )
-    source = _source(config, s2, s1, table)
-    return BuildPlan(s2, s1, table, shards, pairs_per_shard, source)
+    return BuildPlan(pairs, shards, pairs_per_shard, _source(config, pairs))
 
 
-def _layout(s2: Archive, s1: Archive) -> str:
-    return s2.layout if s2.layout != "unknown" else s1.layout
+def _open_pairs(config: BuildConfig) -> PairSource:
+    """The pairs, from whatever the request names; nothing after this asks where they come from."""
+    if config.pairs is not None:
+        roots: dict[Sensor, Path] = {"s2": config.s2, "s1": config.s1}
+        return tabled_pairs(config.pairs, config.collection, config.bands, config.tables, roots)
+    return scan_pairs(config.s2, config.s1, config.tables, config.storage)
 
 
 def _check_splits(table: PairTable) -> None:
@@ -231,23 +252,23 @@ def _pairs_per_shard(config: BuildConfig) -> int:
     arrays: dict[Sensor, np.ndarray] = {}
     for sensor in SENSORS:
         if bands := bands_of(sensor, config.bands):
-            dtype = native_dtype(bands[0]) if config.scheme == "none" else config.stored_dtype
-            shape = (len(bands), config.size_px, config.size_px)
+            dtype = bands[0].dtype if config.scheme == "none" else config.stored_dtype
+            shape = (len(bands), config.used_size_px, config.used_size_px)
             arrays[sensor] = np.broadcast_to(np.zeros((), dtype), shape)
     return max(1, int(config.shard_mb * 1e6) // sample_bytes(arrays))
 
 
-def _source(config: BuildConfig, s2: Archive, s1: Archive, table: PairTable) -> dict[str, Any]:
-    files = config.tables.files
+def _source(config: BuildConfig, pairs: PairSource) -> dict[str, Any]:
+    files = pairs.metadata_files
     if isinstance(config.used_statistics, Path):
         files = [*files, ("stats", config.used_statistics)]
     return {
-        "archive": f"BigEarthNet {_layout(s2, s1)}",
+        "archive": pairs.name,
         "files": [
             {"role": role, "name": path.name, "sha256": sha256_of(path)} for role, path in files
         ],
-        "pairs": len(table.pairs),
-        "pairs_xxh3_128": _table_hash(table),
+        "pairs": len(pairs.table.pairs),
+        "pairs_xxh3_128": _table_hash(pairs.table),
     }
 
 

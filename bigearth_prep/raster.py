@@ -1,18 +1,19 @@
 """Files of a patch to rasters and metadata: plain strips directly, all else through rasterio."""
 
 import json
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import rasterio
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
 from bigearth_prep.bands import Band
 from bigearth_prep.geotiff import decode_strips
-from bigearth_prep.normalize import native_dtype
 from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
 from bigearth_prep.patch_source import Content, PatchPlace, PatchSource
 
@@ -45,10 +46,23 @@ def read_bands(
     """
     rasters = {}
     for band, (name, content) in _band_files(source, place, bands).items():
-        raster = decode_strips(content, band)
-        counts["rasterio" if raster is None else "strips"] += 1
-        rasters[band] = decode_with_rasterio(content, name, band) if raster is None else raster
+        rasters[band] = decode_band(content, name, band, counts)
     return rasters
+
+
+def decode_band(
+    content: Content, name: str, band: Band, counts: Counter[Decoder], *, needs_grid: bool = True
+) -> Raster:
+    """The raster in the bytes of a band's file, by the faster way where that can tell.
+
+    Raises:
+        PatchError: it cannot be read, or is not what a band must be.
+    """
+    raster = decode_strips(content, band)
+    counts["rasterio" if raster is None else "strips"] += 1
+    if raster is not None:
+        return raster
+    return decode_with_rasterio(content, name, band, needs_grid=needs_grid)
 
 
 def _band_files(
@@ -66,30 +80,77 @@ def _band_files(
     raise PatchError(RejectReason.MISSING_BAND, f"{place.name}_{missing}.tif")
 
 
-def decode_with_rasterio(content: Content, name: str, band: Band) -> Raster:
-    """The raster in the bytes of any GeoTIFF that GDAL reads.
+def decode_with_rasterio(
+    content: Content, name: str, band: Band, *, needs_grid: bool = True
+) -> Raster:
+    """The raster in the bytes of any GeoTIFF of one band that GDAL reads.
 
     Raises:
         PatchError: it cannot be read, or is not what a band must be.
     """
+    return decode_stack(content, name, (band,), (band,), needs_grid=needs_grid)[band]
+
+
+def decode_stack(
+    content: Content,
+    name: str,
+    held: Sequence[Band],
+    wanted: Sequence[Band],
+    *,
+    needs_grid: bool = True,
+) -> dict[Band, Raster]:
+    """The wanted ones of the bands that a GeoTIFF holds, told by their place among them.
+
+    Args:
+        content: The file's bytes.
+        name: What to call it.
+        held: All its bands, in order; they are of one dtype.
+        wanted: Those to be read.
+        needs_grid: A file that states no grid is refused; otherwise its rasters have none.
+
+    Raises:
+        PatchError: it cannot be read, or does not hold such bands.
+    """
     if not content:
         raise PatchError(RejectReason.UNREADABLE_FILE, f"{name} is empty")
+    with _open_geotiff(content, name) as dataset:
+        dtypes = ", ".join(dict.fromkeys(dataset.dtypes))
+        if (dataset.count, dtypes) != (len(held), held[0].dtype):
+            raise PatchError(
+                RejectReason.UNREADABLE_FILE,
+                f"{name} holds {dataset.count} band(s) of {dtypes}, "
+                f"expected {len(held)} of {held[0].dtype}",
+            )
+        places = [held.index(band) for band in wanted]
+        layers = np.asarray(dataset.read([place + 1 for place in places]))
+        grid = _grid_of(dataset) if needs_grid or _states_grid(dataset) else None
+        nodata = dataset.nodatavals
+    return {
+        band: Raster(layer, grid, nodata[place])
+        for band, layer, place in zip(wanted, layers, places, strict=True)
+    }
+
+
+@contextmanager
+def _open_geotiff(content: Content, name: str) -> Iterator[Any]:
+    """The file as rasterio opens it; what goes wrong in the block is the file's fault."""
     with rasterio.Env(**GDAL_OPTIONS), MemoryFile(bytes(content), filename=name) as file:
         try:
-            with file.open(driver="GTiff", sharing=False) as dataset:
-                pixels = np.asarray(dataset.read(1))
-                shape = (dataset.count, dataset.dtypes[0])
-                raster = Raster(pixels, _grid_of(dataset), dataset.nodata)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                with file.open(driver="GTiff", sharing=False) as dataset:
+                    yield dataset
         except (RasterioError, OSError, ValueError) as error:
             what = str(error).replace(file.name, name)
             raise PatchError(RejectReason.UNREADABLE_FILE, f"{name}: {what}") from error
-    expected = (1, native_dtype(band))
-    if shape != expected:
-        raise PatchError(
-            RejectReason.UNREADABLE_FILE,
-            f"{name} holds {shape[0]} band(s) of {shape[1]}, expected 1 of {expected[1]}",
-        )
-    return raster
+
+
+def _states_grid(dataset: Any) -> bool:  # noqa: ANN401 (rasterio has no types)
+    try:
+        _grid_of(dataset)
+    except ValueError:
+        return False
+    return True
 
 
 def _grid_of(dataset: Any) -> Grid:  # noqa: ANN401 (rasterio has no types)

@@ -40,9 +40,14 @@ class SampleRecipe:
     warp: Resampling | None = None
     """How bands of another grid come onto that of the pair; by default such pairs are refused."""
 
+    trusts_grids: bool = False
+    """Bands are taken to share a grid, whatever their files say of it."""
+
     @property
     def order(self) -> str:
         """What is done to values, in words: the card's `normalization.order`."""
+        if self.trusts_grids:
+            return f"grids trusted, not compared; {ORDERS[self.scheme]}"
         if self.warp is None:
             return ORDERS[self.scheme]
         return f"where grids differ, warp ({self.warp}) onto the reference; {ORDERS[self.scheme]}"
@@ -91,7 +96,8 @@ def _stored(raster: Raster, band: Band, recipe: SampleRecipe) -> Shaped[np.ndarr
         return encode(_on_grid(raster, recipe), encoding)
     if band.sensor == "s2":
         return resample(encode(raster.pixels, encoding), recipe.size_px, recipe.resampling)
-    return encode(clip_to_quantiles(_on_grid(raster, recipe)), encoding)
+    on_grid = _on_grid(raster, recipe).astype(np.float32, copy=False)
+    return encode(clip_to_quantiles(on_grid), encoding)
 
 
 def _on_grid(raster: Raster, recipe: SampleRecipe) -> Shaped[np.ndarray, "height width"]:

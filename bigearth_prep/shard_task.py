@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,14 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Int64
 
-from bigearth_prep.acquisition import s1_time, s2_time
-from bigearth_prep.align import check_values, common_grid
-from bigearth_prep.bands import Band, bands_of
+from bigearth_prep.align import check_values, common_grid, trusted_grid
+from bigearth_prep.bands import Band
 from bigearth_prep.breadcrumbs import leave_breadcrumbs, refuse_deadly
 from bigearth_prep.card import ShardCard
 from bigearth_prep.errors import PrepError
-from bigearth_prep.labels import to_official_classes
-from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
-from bigearth_prep.patch_source import PatchSource, open_source, place_of
-from bigearth_prep.raster import Decoder, read_bands, read_patch_json
+from bigearth_prep.pair_source import PairFacts, PairFiles, PairReader
+from bigearth_prep.patch import Grid, PatchError, Raster
+from bigearth_prep.raster import Decoder
 from bigearth_prep.sample import SampleRecipe, make_arrays
 from bigearth_prep.shard_record import read_record, write_record
 from bigearth_prep.shard_writers.shard_files import ShardFileNames, open_shard_files
@@ -51,14 +48,10 @@ class ShardTask:
     """The shard's name, which begins with its split: where a tar is, relative to the dataset."""
 
     files: ShardFileNames
-    s2_root: Path
-    """Folder or plain tar of the Sentinel-2 patches."""
+    pairs: PairFiles
+    """Where the pairs' files are."""
 
-    s1_root: Path
     recipe: SampleRecipe
-    has_json: bool
-    """Patches are of v1, which keeps metadata beside the bands."""
-
     fail_on_bad: bool
     """A bad pair ends the build instead of being rejected."""
 
@@ -74,12 +67,11 @@ class ShardTask:
 
 
 @dataclass(frozen=True, slots=True)
-class PairReader:
-    """Reads the pairs of one shard from the open archives."""
+class ShardReader:
+    """Reads the pairs of one shard."""
 
     task: ShardTask
-    s2: PatchSource
-    s1: PatchSource
+    pairs: PairReader
     files_read: Counter[Decoder]
     """How many files were decoded by what, and how many bands were warped; grows on reading."""
 
@@ -92,7 +84,9 @@ class ReadPair:
     """One checked pair, before its values are touched."""
 
     rasters: dict[Band, Raster]
-    grid: Grid
+    grid: Grid | None
+    """Where it lies; None where that is not known."""
+
     fields: dict[str, Any]
     """What the sample's JSON and the manifest row say of it."""
 
@@ -122,16 +116,16 @@ def make_shard(task: ShardTask) -> int:
 def _write_shard(task: ShardTask, rows: list[dict[str, Any]]) -> None:
     record: list[dict[str, Any]] = []
     with (
-        _open_archives(task, rows) as archives,
+        _open_pairs(task, rows) as reader,
         open_shard_files(task.dataset, task.files) as shard,
     ):
-        for row, pair in _read_pairs(archives, rows):
+        for row, pair in _read_pairs(reader, rows):
             if isinstance(pair, PatchError):
                 record.append(_rejected_row(row, pair))
                 continue
             stored = shard.add(row["key"], make_arrays(pair.rasters, task.recipe), pair.fields)
             record.append(_manifest_row(pair) | _placement(task.files.tar, stored))
-    write_record(task.record_path, record, shard.cards(), archives.files_read)
+    write_record(task.record_path, record, shard.cards(), reader.files_read)
 
 
 def _placement(shard: str | None, stored: StoredSample) -> dict[str, Any]:
@@ -149,8 +143,8 @@ def count_values(task: ShardTask) -> dict[str, Int64[np.ndarray, " bin"]]:
     """Histograms of the native pixels of every good pair of the shard, by band name."""
     rows = _planned_rows(task)
     counts = {band.name: empty_counts(band) for band in task.recipe.bands}
-    with _open_archives(task, rows) as archives:
-        for _, pair in _read_pairs(archives, rows):
+    with _open_pairs(task, rows) as reader:
+        for _, pair in _read_pairs(reader, rows):
             if isinstance(pair, PatchError):
                 continue
             for band, raster in pair.rasters.items():
@@ -179,18 +173,14 @@ def _planned_rows(task: ShardTask) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _open_archives(task: ShardTask, rows: list[dict[str, Any]]) -> Iterator[PairReader]:
+def _open_pairs(task: ShardTask, rows: list[dict[str, Any]]) -> Iterator[ShardReader]:
     refuse_deadly(task.breadcrumbs_path, task.name, [row["key"] for row in rows])
-    with (
-        open_source(task.s2_root) as s2,
-        open_source(task.s1_root) as s1,
-        leave_breadcrumbs(task.breadcrumbs_path) as note,
-    ):
-        yield PairReader(task, s2, s1, Counter(), note)
+    with task.pairs.open() as pairs, leave_breadcrumbs(task.breadcrumbs_path) as note:
+        yield ShardReader(task, pairs, Counter(), note)
 
 
 def _read_pairs(
-    reader: PairReader, rows: list[dict[str, Any]]
+    reader: ShardReader, rows: list[dict[str, Any]]
 ) -> Iterator[tuple[dict[str, Any], ReadPair | PatchError]]:
     for number, row in enumerate(rows):
         reader.note(number)
@@ -204,22 +194,19 @@ def _read_pairs(
             yield row, error
 
 
-def _read_pair(reader: PairReader, row: dict[str, Any]) -> ReadPair:
-    bands = reader.task.recipe.bands
-    s2_place = place_of(row["s2_folder"], row["s2_members"])
-    s1_place = place_of(row["s1_folder"], row["s1_members"])
-    rasters = read_bands(reader.s2, s2_place, bands_of("s2", bands), reader.files_read)
-    rasters |= read_bands(reader.s1, s1_place, bands_of("s1", bands), reader.files_read)
+def _read_pair(reader: ShardReader, row: dict[str, Any]) -> ReadPair:
+    rasters = reader.pairs.read_bands(row, reader.task.recipe.bands, reader.files_read)
     rasters, grid = _align(rasters, reader)
     check_values(rasters)
-    metadata = {}
-    if row["labels"] is None or reader.task.has_json:
-        metadata = read_patch_json(reader.s2, s2_place)
-    return ReadPair(rasters, grid, _sample_fields(row, grid, metadata))
+    return ReadPair(rasters, grid, _sample_fields(row, grid, reader.pairs.read_facts(row)))
 
 
-def _align(rasters: dict[Band, Raster], reader: PairReader) -> tuple[dict[Band, Raster], Grid]:
+def _align(
+    rasters: dict[Band, Raster], reader: ShardReader
+) -> tuple[dict[Band, Raster], Grid | None]:
     """The rasters on one footprint: as they were read, or warped where the recipe allows it."""
+    if reader.task.recipe.trusts_grids:
+        return rasters, trusted_grid(rasters)
     method = reader.task.recipe.warp
     if method is None:
         return rasters, common_grid(rasters)
@@ -228,47 +215,23 @@ def _align(rasters: dict[Band, Raster], reader: PairReader) -> tuple[dict[Band, 
     return aligned, grid
 
 
-def _sample_fields(row: dict[str, Any], grid: Grid, metadata: dict[str, Any]) -> dict[str, Any]:
-    labels = row["labels"]
-    if labels is None:
-        labels = _labels_in(metadata)
-    _, west, north, east, south = grid.footprint
-    times = {"s1_time": s1_time(row["s1_name"]), "s2_time": _sensing_time(row["key"], metadata)}
+def _sample_fields(row: dict[str, Any], grid: Grid | None, facts: PairFacts) -> dict[str, Any]:
+    times = {"s1_time": facts.s1_time, "s2_time": facts.s2_time}
     known = ("key", "s1_name", "split", "country")
     flags = ("contains_seasonal_snow", "contains_cloud_or_shadow")
     return {
         **{name: row[name] for name in known},
-        "labels": list(labels),
-        "epsg": grid.epsg,
-        "bounds": [west, south, east, north],
+        "labels": list(facts.labels),
+        "epsg": grid and grid.epsg,
+        "bounds": grid and grid.bounds,
         **{name: time and f"{time:%Y-%m-%dT%H:%M:%SZ}" for name, time in times.items()},
         **{name: row[name] for name in flags},
     }
 
 
-def _sensing_time(key: str, metadata: dict[str, Any]) -> datetime | None:
-    try:
-        return s2_time(key, metadata)
-    except ValueError as error:
-        raise PatchError(RejectReason.MISSING_METADATA, f"time in the JSON: {error}") from error
-
-
-def _labels_in(metadata: dict[str, Any]) -> tuple[str, ...]:
-    names = metadata.get("labels")
-    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise PatchError(RejectReason.MISSING_METADATA, f"labels in the JSON are {names!r}")
-    try:
-        labels = to_official_classes(names)
-    except PrepError as error:
-        raise PatchError(RejectReason.MISSING_METADATA, f"labels in the JSON: {error}") from error
-    if not labels:
-        raise PatchError(RejectReason.NO_LABEL, "no label is among the 19 classes")
-    return labels
-
-
 def _manifest_row(pair: ReadPair) -> dict[str, Any]:
     fields = pair.fields
-    west, _, _, north = fields["bounds"]
+    west, _, _, north = fields["bounds"] or (None,) * 4
     times = {
         name: np.datetime64(fields[name].removesuffix("Z")).item() if fields[name] else None
         for name in ("s1_time", "s2_time")

@@ -1,11 +1,13 @@
 """Per-band statistics: published tables, and exact mergeable counts of a dataset's own pixels.
 
 Counts are histograms of integers, so that any partition of the patches adds up to the same
-result: reflectance is an integer already, backscatter is counted in steps of 0.01 dB.
+result: integers are counted as they are, backscatter in steps of 0.01 dB, other floating-point
+values in steps of 0.1 to 0.2 % of themselves.
 """
 
 import json
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,21 +16,20 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from bigearth_prep.bands import ALL_BANDS, Band, Sensor
+from bigearth_prep.bands import ALL_BANDS, Band
+from bigearth_prep.code_scale import CodeScale, EvenScale, native_scale
 from bigearth_prep.errors import PrepError
 from bigearth_prep.whole_file import write_text
 
-DB_STEP = 0.01
-DB_FLOOR = -100.0
-_DB_BINS = 20_001
-_DN_BINS = 65_536
+PublishedOrigin = Literal["dino-mm", "reben"]
+"""Whose published mean and standard deviation."""
 
 PERCENTILES = (0.1, 1.0, 2.0, 5.0, 25.0, 50.0, 75.0, 95.0, 98.0, 99.0, 99.9)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BandStatistics:
-    """Moments and percentiles of one band, in reflectance x 10^4 or dB."""
+    """Moments and percentiles of one band, in its unit."""
 
     mean: float
     std: float
@@ -57,26 +58,9 @@ class StatisticsTable:
     bands: dict[str, BandStatistics]
 
 
-@dataclass(frozen=True, slots=True)
-class CodeScale:
-    """How the integers of a histogram stand for physical values: `code * step + floor`."""
-
-    step: float
-    floor: float
-    codes: int
-    """Number of codes, which count from 0."""
-
-
-def native_scale(sensor: Sensor) -> CodeScale:
-    """The scale on which a sensor's physical values are counted."""
-    return (
-        CodeScale(1.0, 0.0, _DN_BINS) if sensor == "s2" else CodeScale(DB_STEP, DB_FLOOR, _DB_BINS)
-    )
-
-
 def empty_counts(band: Band) -> Int64[np.ndarray, " bin"]:
     """A histogram of the band's values with no pixel in it."""
-    return np.zeros(native_scale(band.sensor).codes, dtype=np.int64)
+    return np.zeros(native_scale(band).codes, dtype=np.int64)
 
 
 def count_pixels(
@@ -86,11 +70,10 @@ def count_pixels(
 
     Backscatter beyond -100 or +100 dB is counted in the outermost bin.
     """
-    if band.sensor == "s2":
-        return np.bincount(pixels.ravel(), minlength=_DN_BINS)
-    codes = np.rint((pixels.ravel().astype(np.float64) - DB_FLOOR) / DB_STEP)
-    codes = np.clip(codes, 0, _DB_BINS - 1).astype(np.int64)
-    return np.bincount(codes, minlength=_DB_BINS)
+    scale = native_scale(band)
+    values = pixels.ravel()
+    codes = values if values.dtype.kind == "u" else scale.codes_of(values)
+    return np.bincount(codes, minlength=scale.codes)
 
 
 def summarize(band: Band, counts: Int64[np.ndarray, " bin"]) -> BandStatistics:
@@ -99,7 +82,7 @@ def summarize(band: Band, counts: Int64[np.ndarray, " bin"]) -> BandStatistics:
     Raises:
         PrepError: the histogram is empty.
     """
-    return summarize_codes(band.name, counts, native_scale(band.sensor))
+    return summarize_codes(band.name, counts, native_scale(band))
 
 
 def summarize_codes(
@@ -115,23 +98,43 @@ def summarize_codes(
         raise PrepError(f"{name}: no pixel to compute statistics from; every pair is bad")
     filled = np.flatnonzero(counts)
     weights = [int(count) for count in counts[filled]]
-    first = sum(int(code) * weight for code, weight in zip(filled, weights, strict=True))
-    second = sum(int(code) ** 2 * weight for code, weight in zip(filled, weights, strict=True))
-    step, floor = scale.step, scale.floor
-    variance = (second * total - first * first) / (total * total)
     below = np.cumsum(counts[filled])
-    ranks = [int(filled[np.searchsorted(below, share / 100 * total)]) for share in PERCENTILES]
+    ranks = [int(np.searchsorted(below, share / 100 * total)) for share in PERCENTILES]
+    if isinstance(scale, EvenScale):
+        mean, std = _moments_of_steps([int(code) for code in filled], weights, scale)
+        values = [round(int(code) * scale.step + scale.floor, scale.digits) for code in filled]
+    else:
+        values = scale.values_of(filled).tolist()
+        mean, std = _moments(values, weights)
     return BandStatistics(
-        mean=first / total * step + floor,
-        std=variance**0.5 * step,
+        mean=mean,
+        std=std,
         count=total,
-        minimum=round(int(filled[0]) * step + floor, 2),
-        maximum=round(int(filled[-1]) * step + floor, 2),
+        minimum=values[0],
+        maximum=values[-1],
         percentiles={
-            f"{share:g}": round(code * step + floor, 2)
-            for share, code in zip(PERCENTILES, ranks, strict=True)
+            f"{share:g}": values[rank] for share, rank in zip(PERCENTILES, ranks, strict=True)
         },
     )
+
+
+def _moments_of_steps(
+    codes: list[int], weights: list[int], scale: EvenScale
+) -> tuple[float, float]:
+    """Mean and standard deviation, summed in whole numbers."""
+    total = sum(weights)
+    first = sum(code * weight for code, weight in zip(codes, weights, strict=True))
+    second = sum(code**2 * weight for code, weight in zip(codes, weights, strict=True))
+    variance = (second * total - first * first) / (total * total)
+    return first / total * scale.step + scale.floor, variance**0.5 * scale.step
+
+
+def _moments(values: list[float], weights: list[int]) -> tuple[float, float]:
+    """The same of any values, each sum rounded but once."""
+    total = sum(weights)
+    mean = math.fsum(map(operator.mul, values, weights)) / total
+    squares = ((value - mean) ** 2 for value in values)
+    return mean, (math.fsum(map(operator.mul, squares, weights)) / total) ** 0.5
 
 
 def read_statistics(path: Path) -> StatisticsTable:
@@ -166,7 +169,7 @@ def require_bands(table: StatisticsTable, bands: tuple[Band, ...]) -> None:
         raise PrepError(f"statistics of {table.source} lack {', '.join(missing)}; recompute them")
 
 
-def published_statistics(origin: Literal["dino-mm", "reben"]) -> StatisticsTable:
+def published_statistics(origin: PublishedOrigin) -> StatisticsTable:
     """The mean and standard deviation that a publication used.
 
     `dino-mm`: Sentinel-2 of the BigEarthNet-S2 v1 models (TU Berlin), Sentinel-1 of DINO-MM's

@@ -11,7 +11,7 @@ from rasterio.enums import Resampling as GdalResampling
 from rasterio.transform import from_origin
 from rasterio.warp import reproject
 
-from bigearth_prep.align import Resampling, check_size, missing_pixels
+from bigearth_prep.align import Resampling, check_size, missing_pixels, missing_value
 from bigearth_prep.bands import SENSORS, Band, bands_of
 from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
 
@@ -49,8 +49,8 @@ def warp_bands(
 def _reference_grid(rasters: Mapping[Band, Raster]) -> Grid:
     sensor = next(sensor for sensor in SENSORS if bands_of(sensor, tuple(rasters)))
     finest = min(bands_of(sensor, tuple(rasters)), key=lambda band: band.resolution_m)
-    ground = rasters[finest].grid
-    check_size(finest, ground)
+    ground = rasters[finest].ground
+    check_size(finest, rasters[finest])
     side = max(band.native_px for band in rasters)
     shrink = ground.width / side
     pitches = (ground.pitch_x_m * shrink, ground.pitch_y_m * shrink)
@@ -58,15 +58,14 @@ def _reference_grid(rasters: Mapping[Band, Raster]) -> Grid:
 
 
 def _lies_on(band: Band, raster: Raster, reference: Grid) -> bool:
-    grid = raster.grid
-    is_native = (grid.width, grid.height) == (band.native_px, band.native_px)
-    return is_native and grid.footprint == reference.footprint
+    is_native = raster.pixels.shape == (band.native_px, band.native_px)
+    return is_native and raster.ground.covers_ground_of(reference)
 
 
 def _warp(band: Band, raster: Raster, reference: Grid, method: Resampling) -> Raster:
-    missing = missing_pixels(band, raster)
-    values = np.where(missing, 0, raster.pixels)
-    warped, measured = _reproject(np.stack([values, ~missing]), raster.grid, reference, method)
+    holes = missing_pixels(band, raster)
+    values = np.where(holes, 0, raster.pixels)
+    warped, measured = _reproject(np.stack([values, ~holes]), raster.ground, reference, method)
     uncovered = np.abs(measured - 1) > _WHOLE_WEIGHT
     if count := int(np.count_nonzero(uncovered)):
         raise PatchError(
@@ -74,7 +73,8 @@ def _warp(band: Band, raster: Raster, reference: Grid, method: Resampling) -> Ra
             f"{band.name}: {count} of {uncovered.size} px ({count / uncovered.size:.1%}) of "
             f"{reference} have no measurement under them; {band.name} lies on {raster.grid}",
         )
-    return Raster(_in_dtype(warped, raster.pixels.dtype), reference, nodata=None)
+    missing = missing_value(band, raster)
+    return Raster(_in_dtype(warped, raster.pixels.dtype, missing), reference, nodata=None)
 
 
 def _reproject(
@@ -98,13 +98,14 @@ def _reproject(
 
 
 def _in_dtype(
-    warped: Float32[np.ndarray, "height width"], dtype: np.dtype
+    warped: Float32[np.ndarray, "height width"], dtype: np.dtype, missing: float | None
 ) -> Shaped[np.ndarray, "height width"]:
-    """Rounded where integers; unsigned ones stay above 0, which would mean missing."""
+    """Rounded where integers, which stay above their lowest value where that means missing."""
     if dtype.kind == "f":
         return warped.astype(dtype)
-    lowest = 1 if dtype.kind == "u" else np.iinfo(dtype).min
-    rounded: np.ndarray = np.clip(np.rint(warped), lowest, np.iinfo(dtype).max).astype(dtype)
+    limits = np.iinfo(dtype)
+    lowest = int(limits.min) + int(missing == limits.min)
+    rounded: np.ndarray = np.clip(np.rint(warped), lowest, limits.max).astype(dtype)
     return rounded
 
 

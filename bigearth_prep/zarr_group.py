@@ -55,13 +55,15 @@ def group_files(card: DatasetCard, split: str, rows: pa.Table) -> Iterator[tuple
         part = rows.slice(start, capacity)
         keys, labels = part.column("key").to_pylist(), part.column("labels").to_pylist()
         yield f"{group}/key/c/{number}", _string_chunk(keys, capacity)
-        yield f"{group}/labels/c/{number}/0", _label_chunk(labels, capacity).tobytes()
+        if classes := card.labels.classes:
+            content = _label_chunk(labels, classes, capacity).tobytes()
+            yield f"{group}/labels/c/{number}/0", content
 
 
 def _coordinates(card: DatasetCard) -> dict[str, tuple[str, ...]]:
     """Names along the dimensions that have them; each sensor has its own band dimension."""
     bands = {f"{sensor}_band": layout.bands for sensor, layout in card.sensors.items()}
-    return bands | {"class": card.labels.classes}
+    return bands | ({"class": card.labels.classes} if card.labels.classes else {})
 
 
 def _metadata_of_group(card: DatasetCard, arrays: dict[str, Any]) -> dict[str, Any]:
@@ -81,9 +83,9 @@ def _metadata_of_arrays(card: DatasetCard, samples: int, capacity: int) -> dict[
         for sensor in SENSORS
         if sensor in card.sensors
     }
-    classes = len(card.labels.classes)
-    arrays["labels"] = _array((samples, classes), (capacity, classes), ("sample", "class"))
-    arrays["labels"] |= {"data_type": "uint8", "fill_value": 0, "codecs": [_BYTES]}
+    if classes := len(card.labels.classes):  # an array of none has no chunks to be made of
+        arrays["labels"] = _array((samples, classes), (capacity, classes), ("sample", "class"))
+        arrays["labels"] |= {"data_type": "uint8", "fill_value": 0, "codecs": [_BYTES]}
     arrays["key"] = _strings(samples, capacity, "sample")
     for name, values in _coordinates(card).items():
         arrays[name] = _strings(len(values), len(values), name)
@@ -103,7 +105,7 @@ def _pixels(card: DatasetCard, sensor: Sensor, samples: int, capacity: int) -> d
     }
     return _array((samples, *patch), (capacity, *patch), names) | {
         "data_type": layout.dtype,
-        "fill_value": 0 if np.dtype(layout.dtype).kind == "u" else 0.0,
+        "fill_value": 0.0 if np.dtype(layout.dtype).kind == "f" else 0,
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
         "attributes": {
             "unit": layout.unit,
@@ -140,8 +142,10 @@ def _string_chunk(values: Sequence[str], capacity: int) -> bytes:
     return struct.pack("<I", capacity) + b"".join(parts)
 
 
-def _label_chunk(labels: Sequence[Sequence[str]], capacity: int) -> UInt8[np.ndarray, "row class"]:
-    rows = [multi_hot(names) for names in labels]
+def _label_chunk(
+    labels: Sequence[Sequence[str]], classes: Sequence[str], capacity: int
+) -> UInt8[np.ndarray, "row class"]:
+    rows = [multi_hot(names, classes) for names in labels]
     return np.pad(np.stack(rows), ((0, capacity - len(rows)), (0, 0)))
 
 

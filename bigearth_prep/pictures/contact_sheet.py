@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from bigearth_prep.card import DatasetCard, SensorCard, read_card
 from bigearth_prep.dataset import SplitSamples, open_dataset
-from bigearth_prep.errors import PrepError
 from bigearth_prep.whole_file import whole_file
 
 _DISPLAY_PERCENTILES = (2.0, 98.0)
@@ -24,7 +23,7 @@ def write_contact_sheet(dataset: Path, out: Path, *, patches: int = 12) -> None:
     """Write the contact sheet as a PNG.
 
     Raises:
-        PrepError: the dataset holds none of the bands to show.
+        PrepError: a shard cannot be read.
     """
     figure = draw_contact_sheet(dataset, patches=patches)
     with whole_file(out) as partial:
@@ -39,15 +38,13 @@ def draw_contact_sheet(dataset: Path, *, patches: int) -> Figure:
     bright and dark patches stay comparable.
 
     Raises:
-        PrepError: the dataset holds none of the bands to show.
+        PrepError: a shard cannot be read.
     """
     samples = _largest_split(dataset)
     count = min(patches, len(samples))
     chosen = [samples[len(samples) * number // count] for number in range(count)]
-    views = views_of(samples.card)
-    if not views:
-        raise PrepError(f"{dataset} has no bands for a picture: {', '.join(samples.card.channels)}")
-    columns = {title: _compose(samples.card, chosen, bands) for title, bands in views.items()}
+    views = views_of(samples.card).items()
+    columns = {title: _compose(samples.card, chosen, bands) for title, bands in views}
     labels = [_labels_of(samples.card, item) for item in chosen]
     return _draw(columns, [item["key"] for item in chosen], labels)
 
@@ -58,13 +55,22 @@ def _largest_split(dataset: Path) -> SplitSamples:
 
 
 def views_of(card: DatasetCard) -> dict[str, tuple[str, ...]]:
-    """The pictures that the dataset's bands allow, as the bands of each by its title."""
+    """The pictures that the dataset's bands allow, as the bands of each by its title.
+
+    A sensor with bands of other names is shown by its first three, or its first in grey.
+    """
     wanted = {
         "true colour (B04, B03, B02)": _TRUE_COLOUR,
         "near infrared (B08, B04, B03)": _FALSE_COLOUR,
         "radar (VV, VH, VV - VH)": _RADAR,
     }
-    return {title: bands for title, bands in wanted.items() if set(bands) <= set(card.channels)}
+    views = {title: bands for title, bands in wanted.items() if set(bands) <= set(card.channels)}
+    shown = {band for bands in views.values() for band in bands}
+    for sensor, layout in card.sensors.items():
+        if shown.isdisjoint(layout.bands):
+            bands = layout.bands[:3] if len(layout.bands) >= 3 else layout.bands[:1]
+            views[f"{sensor} ({', '.join(bands)})"] = bands
+    return views
 
 
 def _compose(card: DatasetCard, items: list[dict[str, Any]], bands: tuple[str, ...]) -> list[Rgb]:
@@ -74,6 +80,8 @@ def _compose(card: DatasetCard, items: list[dict[str, Any]], bands: tuple[str, .
         planes = [_physical(card, item, band) for band in bands]
         if bands == _RADAR:
             planes.append(planes[0] - planes[1])
+        if len(planes) == 1:
+            planes *= 3
         stacks.append(np.stack(planes, axis=-1))
     everything = np.stack(stacks).reshape(-1, 3)
     lower, upper = np.percentile(everything, _DISPLAY_PERCENTILES, axis=0)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from bigearth_prep.card import REJECTED_NAME, DatasetCard, read_card
 from bigearth_prep.dataset import open_dataset
 from bigearth_prep.manifest import read_manifest
-from bigearth_prep.pictures.contact_sheet import draw_contact_sheet, views_of
+from bigearth_prep.pictures.contact_sheet import draw_contact_sheet
 from bigearth_prep.pictures.page_figures import SPLIT_COLOURS, draw_histograms, draw_map
 from bigearth_prep.pictures.tally import (
     Tally,
@@ -67,18 +67,18 @@ def _sections(dataset: Path, card: DatasetCard, config: PageConfig) -> Iterator[
     yield _legend(card)
     yield _tally_section("Splits", "Samples.", tally_splits(card))
     note = "Samples that bear the class; a sample may bear several."
-    yield _tally_section("Classes", note, tally_classes(manifest))
+    yield _tally_section("Classes", note, tally_classes(manifest, card.labels.classes))
     yield _tally_section("Countries", "Samples.", tally_column(manifest, "country"))
     note = "Samples by month of the optical acquisition (UTC)."
     yield _tally_section("Months", note, tally_months(manifest))
     yield _tally_section("Rejected", "Pairs left out.", tally_column(rejected, "reason"))
     yield _histogram_section(dataset, card, config)
-    note = "Centre of each patch."
-    yield _figure_section("Places", note, draw_map(manifest))
-    if views_of(card):
-        note = "Spread over the largest split, stretched to the 2nd and 98th percentile together."
-        sheet = draw_contact_sheet(dataset, patches=config.sheet_patches)
-        yield _figure_section("Patches", note, sheet)
+    if manifest.column("epsg").null_count < len(manifest):
+        side_m = card.patch.size_px * card.patch.resolution_m
+        yield _figure_section("Places", "Centre of each patch.", draw_map(manifest, side_m))
+    note = "Spread over the largest split, stretched to the 2nd and 98th percentile together."
+    sheet = draw_contact_sheet(dataset, patches=config.sheet_patches)
+    yield _figure_section("Patches", note, sheet)
 
 
 def _summary(card: DatasetCard, rejected: int) -> str:

@@ -9,8 +9,8 @@ import rasterio.warp
 from jaxtyping import Float64, Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rasterio.crs import CRS
 
-from bigearth_prep.bands import PATCH_M
 from bigearth_prep.card import SPLITS, DatasetCard, SensorCard
 
 SPLIT_COLOURS: Mapping[str, str] = {
@@ -53,7 +53,7 @@ def draw_histograms(
 def bin_edges(values: Shaped[np.ndarray, " pixel"]) -> Float64[np.ndarray, " edge"]:
     """About 64 bins over the values; of integers, each bin covers equally many."""
     lower, upper = float(values.min()), float(values.max())
-    if values.dtype.kind != "u":
+    if values.dtype.kind == "f":
         return np.linspace(lower, upper if upper > lower else lower + 1, _BINS + 1)
     step = np.ceil((upper - lower + 1) / _BINS)
     return np.arange(lower - 0.5, upper + step, step)
@@ -77,22 +77,26 @@ def _label_histogram(axis: Axes, layout: SensorCard, index: int) -> None:
     physical.tick_params(labelsize=7, colors="#8a5a00")
 
 
-def lon_lat(manifest: pa.Table) -> tuple[Degrees, Degrees]:
-    """Longitude and latitude of every patch's centre; NaN where its place is not known."""
+def lon_lat(manifest: pa.Table, side_m: float) -> tuple[Degrees, Degrees]:
+    """Longitude and latitude of every patch's centre; NaN where its place is not known.
+
+    Patches of a geographic projection, whose units are degrees, are placed by their corner.
+    """
     lon, lat = (np.full(len(manifest), np.nan) for _ in range(2))
     epsg = manifest.column("epsg").to_numpy()
-    easting = manifest.column("ulx").to_numpy() + PATCH_M / 2
-    northing = manifest.column("uly").to_numpy() - PATCH_M / 2
+    west, north = manifest.column("ulx").to_numpy(), manifest.column("uly").to_numpy()
     for code in pc.unique(manifest.column("epsg").drop_null()).to_pylist():
-        own = np.flatnonzero((epsg == code) & np.isfinite(easting) & np.isfinite(northing))
-        found = rasterio.warp.transform(f"EPSG:{code}", _LON_LAT, easting[own], northing[own])
+        half = 0.0 if CRS.from_epsg(code).is_geographic else side_m / 2
+        own = np.flatnonzero((epsg == code) & np.isfinite(west) & np.isfinite(north))
+        easting, northing = west[own] + half, north[own] - half
+        found = rasterio.warp.transform(f"EPSG:{code}", _LON_LAT, easting, northing)
         lon[own], lat[own] = found
     return lon, lat
 
 
-def draw_map(manifest: pa.Table) -> Figure:
-    """Patches by longitude and latitude, coloured by split."""
-    lon, lat = lon_lat(manifest)
+def draw_map(manifest: pa.Table, side_m: float) -> Figure:
+    """Patches of this side by longitude and latitude, coloured by split."""
+    lon, lat = lon_lat(manifest, side_m)
     splits = np.array(manifest.column("split").to_pylist())
     size = float(np.clip(3000 / len(manifest), 2, 20))
     figure = Figure(figsize=(8, 6), layout="constrained")

@@ -1,44 +1,45 @@
 """A picture of per-band statistics: how each band's values spread, beside the other bands."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bigearth_prep.bands import ALL_BANDS, SENSORS, bands_of
+from bigearth_prep.bands import DECIBEL, REFLECTANCE
 from bigearth_prep.pictures.page_figures import SPLIT_COLOURS
 from bigearth_prep.statistics import BandStatistics, BandTables
 from bigearth_prep.whole_file import whole_file
 
-_LABELS = {"s2": "reflectance x 10\N{SUPERSCRIPT FOUR}", "s1": "backscatter in dB"}
+_LABELS = {
+    REFLECTANCE: "reflectance x 10\N{SUPERSCRIPT FOUR}",
+    DECIBEL: "backscatter in dB",
+}
 _BOX = {"whislo": "1", "q1": "25", "med": "50", "q3": "75", "whishi": "99"}
 
 
-def write_statistics_figure(splits: BandTables, out: Path) -> None:
+def write_statistics_figure(
+    splits: BandTables, units: Mapping[str, Sequence[str]], out: Path
+) -> None:
     """Write a PNG of boxes (quartiles), whiskers (1st and 99th percentile) and means per band.
 
     Args:
         splits: By split, then by band name, with percentiles.
+        units: The bands to draw, by their unit: a panel for each.
         out: The file.
     """
-    names = {name for bands in splits.values() for name in bands}
-    columns = {
-        sensor: own
-        for sensor in SENSORS
-        if (own := [band.name for band in bands_of(sensor, ALL_BANDS) if band.name in names])
-    }
-    widths = [len(own) + 1 for own in columns.values()]
+    widths = [len(own) + 1 for own in units.values()]
     figure = Figure(figsize=(1.5 + 0.75 * sum(widths), 4.5), layout="constrained")
-    axes = figure.subplots(1, len(columns), squeeze=False, width_ratios=widths)[0]
-    for axis, (sensor, own) in zip(axes, columns.items(), strict=True):
+    axes = figure.subplots(1, len(units), squeeze=False, width_ratios=widths)[0]
+    for axis, (unit, own) in zip(axes, units.items(), strict=True):
         _draw_boxes(axis, own, splits)
-        axis.set_ylabel(_LABELS[sensor])
+        axis.set_ylabel(_LABELS.get(unit, unit))
     axes[0].legend(loc="upper left", frameon=False, fontsize=8)
     with whole_file(out) as partial:
         figure.savefig(partial, format="png", dpi=110)
 
 
-def _draw_boxes(axis: Axes, names: list[str], splits: BandTables) -> None:
+def _draw_boxes(axis: Axes, names: Sequence[str], splits: BandTables) -> None:
     width = 0.8 / len(splits)
     for number, (split, bands) in enumerate(splits.items()):
         shift = (number - (len(splits) - 1) / 2) * width

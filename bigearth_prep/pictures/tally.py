@@ -1,13 +1,12 @@
 """How many samples, or rejected pairs, of which kind: per split, class, country and month."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from bigearth_prep.card import DatasetCard
-from bigearth_prep.labels import CLASSES
 
 UNKNOWN = "not known"
 
@@ -29,12 +28,12 @@ def tally_splits(card: DatasetCard) -> Tally:
     return {split: {split: part.samples} for split, part in card.splits.items()}
 
 
-def tally_classes(manifest: pa.Table) -> Tally:
+def tally_classes(manifest: pa.Table, classes: Sequence[str]) -> Tally:
     """Samples that bear each class; a sample counts once for each of its classes."""
     labels = manifest.column("labels").combine_chunks()
     splits = manifest.column("split").take(pc.list_parent_indices(labels))
     found = tally(pc.list_flatten(labels).to_pylist(), splits.to_pylist())
-    return found | {name: {} for name in CLASSES if name not in found}
+    return found | {name: {} for name in classes if name not in found}
 
 
 def tally_months(manifest: pa.Table) -> Tally:

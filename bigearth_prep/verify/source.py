@@ -1,7 +1,7 @@
 """A dataset against the archive it was made from: pixels of a few samples, tables of all."""
 
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,21 @@ import pyarrow.compute as pc
 from jaxtyping import Int64
 
 from bigearth_prep.archive import Archive, StorageConfig, drop_scratch, make_readable, scan_archives
+from bigearth_prep.bands import Sensor
 from bigearth_prep.cluster import Runner
+from bigearth_prep.collection import Collection
 from bigearth_prep.errors import PrepError
 from bigearth_prep.output_folder import OPTIONS_NAME
 from bigearth_prep.pairing import TableConfig
+from bigearth_prep.pairs_file import read_pairs_file
 from bigearth_prep.patch_source import PatchPlace, place_of
-from bigearth_prep.verify.config import draw_samples
+from bigearth_prep.verify.config import draw_samples, first_of
+from bigearth_prep.verify.source_listed import (
+    ListedCheck,
+    check_listed,
+    check_pairs_table,
+    listed_checks,
+)
 from bigearth_prep.verify.source_sample import SourceCheck, SourceFinding, check_source
 from bigearth_prep.verify.source_tables import check_source_tables
 from bigearth_prep.verify.stored import StoredDataset, open_stored
@@ -35,6 +44,10 @@ class SourceConfig:
     s1: Path
     tables: TableConfig = field(default_factory=TableConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
+    pairs: Path | None = None
+    """The table, where a dataset was made from one; its paths are relative to `s2` and `s1`."""
+
+    collection: Collection | None = None
     samples: int = 1000
     """Samples that are decoded anew, at most; tables are compared with every row."""
 
@@ -49,6 +62,7 @@ class SourceConfig:
         """
         roots = [("s2", self.s2), ("s1", self.s1)]
         tables = [(role.partition(" ")[0], path) for role, path in self.tables.files]
+        tables += [("pairs", self.pairs)] if self.pairs else []
         for option, path in roots + tables:
             if not path.exists():
                 raise PrepError(
@@ -68,6 +82,7 @@ def recorded_places(dataset: Path) -> dict[str, Any]:
         options = tomllib.loads(path.read_text(encoding="utf-8"))
         places: dict[str, Any] = {name: Path(options[name]) for name in ("s2", "s1")}
         places |= {name: tuple(map(Path, options[name])) for name in _TABLES}
+        places |= {name: options[name] for name in ("pairs", "collection") if name in options}
         listed = (text.partition("=") for text in options["split"])
         return places | {"split": tuple((split, Path(name)) for split, _, name in listed)}
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
@@ -92,11 +107,10 @@ def compare_with_source(
         PrepError: the archive or a table cannot be read, or is of another collection.
     """
     stored = open_stored(dataset.absolute())
-    archive = stored.card.source.get("archive")
-    if archive not in _KNOWN_ARCHIVES:
-        known = " and ".join(_KNOWN_ARCHIVES)
-        raise PrepError(f"--source compares with {known}; {dataset} was made from {archive}")
+    _require_source(stored, config)
     problems = list(check_source_tables(stored, config.tables))
+    if config.pairs is not None:
+        return _compare_with_table(stored, config, run, problems, advance=advance)
     archives = scan_archives(config.s2, config.s1, config.storage)
     make_readable(archives)
     chosen = draw_samples(len(stored.manifest), config.samples, config.seed)
@@ -107,13 +121,53 @@ def compare_with_source(
         chosen,
         labels_in_json=archives[0].layout == "v1" and not config.tables.metadata,
     )
-    # Held back until all are there, so that the order of the problems is that of the samples.
-    findings: dict[int, SourceFinding] = {}
-    for check, finding in run(check_source, checks):
-        findings[check.rows[0]] = finding
-        advance(len(check.rows))
+    total = _in_order(run(check_source, checks), total, advance)
     drop_scratch(archives, config.storage)
-    return sum((findings[row] for row in sorted(findings)), total)
+    return total
+
+
+def _require_source(stored: StoredDataset, config: SourceConfig) -> None:
+    """Nothing, if the dataset was made from what it is to be compared with."""
+    archive = stored.card.source.get("archive")
+    known = _KNOWN_ARCHIVES if config.collection is None else (config.collection.name,)
+    if archive not in known:
+        raise PrepError(
+            f"--source compares with {' and '.join(known)}; {stored.folder} was made from {archive}"
+        )
+
+
+def _compare_with_table(
+    stored: StoredDataset,
+    config: SourceConfig,
+    run: Runner,
+    problems: list[str],
+    *,
+    advance: Callable[[int], None],
+) -> SourceFinding:
+    assert config.pairs is not None
+    assert config.collection is not None
+    table = read_pairs_file(config.pairs)
+    own_split = not config.tables.splits
+    said = check_pairs_table(stored, table, own_split=own_split)
+    total = SourceFinding(problems=[*problems, *first_of(said, "--pairs")])
+    chosen = draw_samples(len(stored.manifest), config.samples, config.seed).tolist()
+    groups = [chosen[n : n + _SAMPLES_PER_TASK] for n in range(0, len(chosen), _SAMPLES_PER_TASK)]
+    roots: dict[Sensor, Path] = {"s2": config.s2.absolute(), "s1": config.s1.absolute()}
+    checks = listed_checks(stored, table, config.collection, roots, groups)
+    return _in_order(run(check_listed, checks), total, advance)
+
+
+def _in_order(
+    findings: Iterable[tuple[SourceCheck | ListedCheck, SourceFinding]],
+    total: SourceFinding,
+    advance: Callable[[int], None],
+) -> SourceFinding:
+    """All together, held back until all are there, so that problems are in order of samples."""
+    found: dict[int, SourceFinding] = {}
+    for check, finding in findings:
+        found[check.rows[0]] = finding
+        advance(len(check.rows))
+    return sum((found[row] for row in sorted(found)), total)
 
 
 def _checks(

@@ -17,7 +17,7 @@ from bigearth_prep.errors import PrepError
 from dinomm_train.data.shard_file import ShardFolder, ShardStore
 from dinomm_train.errors import TrainError
 
-_DTYPES = ("uint8", "uint16", "float16", "float32")
+_DTYPES = ("uint8", "uint16", "int16", "float16", "float32")
 _COLUMNS = ("key", "split", "shard", "offset_s2", "offset_s1", "labels")
 
 

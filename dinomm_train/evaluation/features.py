@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from bigearth_prep.bands import SENSORS, select_bands
+from bigearth_prep.bands import SENSORS
 from dinomm_train.data.index import StoredDataset, StoredSplit
 from dinomm_train.data.inputs import InputScaling, to_network_input
 from dinomm_train.data.stream import ShardReader, StoredBatch
@@ -135,7 +135,7 @@ def blank_missing(
     sensors: SensorSet,
 ) -> Float32[Tensor, "batch channel height width"]:
     """The images with the fill value in every channel of a sensor that is not in the set."""
-    present = [band.sensor in sensors.split("+") for band in select_bands(expects.channels)]
+    present = [sensor in sensors.split("+") for sensor in expects.channel_sensors]
     kept = torch.tensor(present, device=images.device)[:, None, None]
     return torch.where(kept, images, expects.fill)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigearth_prep.bands import Sensor
+from bigearth_prep.bands import SENSORS, Sensor, select_bands
 from bigearth_prep.card import BandParameters, DatasetCard, Scheme
 from dinomm_train.config import ModelConfig, ViewConfig
 from dinomm_train.errors import TrainError
@@ -47,6 +47,14 @@ class ExpectedInput:
     fill: float
     """Network input that stands for a missing sensor."""
 
+    sensors: tuple[Sensor, ...] = ()
+    """Whose each channel is; empty where an earlier version wrote this, of BigEarthNet's bands."""
+
+    @property
+    def channel_sensors(self) -> tuple[Sensor, ...]:
+        """Whose each channel is."""
+        return self.sensors or tuple(band.sensor for band in select_bands(self.channels))
+
     def to_json(self) -> str:
         """All fields, as text that `expected_input_from_json` reads."""
         return json.dumps(asdict(self))
@@ -77,6 +85,7 @@ def expected_input(card: DatasetCard, views: ViewConfig) -> ExpectedInput:
         crop_px=views.crops.global_px,
         antialias=views.crops.antialias,
         fill=views.sensor_drop.fill,
+        sensors=tuple(sensor for sensor in SENSORS for _ in card.sensor_bands(sensor)),
     )
 
 
@@ -90,8 +99,8 @@ def expected_input_from_json(text: str) -> ExpectedInput:
     """
     fields: dict[str, Any] = json.loads(text)
     parameters = {name: BandParameters(**one) for name, one in fields["parameters"].items()}
-    channels = tuple(fields["channels"])
-    return ExpectedInput(**(fields | {"parameters": parameters, "channels": channels}))
+    lists = {name: tuple(fields.get(name, ())) for name in ("channels", "sensors")}
+    return ExpectedInput(**(fields | {"parameters": parameters} | lists))
 
 
 def require_same_input(frozen: FrozenBackbone, card: DatasetCard, dataset: str) -> None:

@@ -23,7 +23,7 @@ from bigearth_prep.labels import to_official_classes
 from bigearth_prep.manifest import MANIFEST_SCHEMA, read_manifest
 from bigearth_prep.pairing import TableConfig
 from bigearth_prep.pipeline import BuildSummary
-from bigearth_prep.shard_task import PairReader, ReadPair, ShardTask, make_shard
+from bigearth_prep.shard_task import ReadPair, ShardReader, ShardTask, make_shard
 from bigearth_prep.statistics import StatisticsTable, read_statistics
 from tests.archive_fixture import build, copy_archive, problems_of, request, tree_bytes
 
@@ -391,7 +391,7 @@ def test_a_task_that_was_taken_for_dead_and_its_second_run_do_not_disturb_each_o
     read_pair = shard_task._read_pair
     overtaken: set[str] = set()
 
-    def overtaken_once(reader: PairReader, row: dict[str, Any]) -> ReadPair:
+    def overtaken_once(reader: ShardReader, row: dict[str, Any]) -> ReadPair:
         pair = read_pair(reader, row)
         if reader.task.name not in overtaken:
             overtaken.add(reader.task.name)

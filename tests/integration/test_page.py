@@ -65,11 +65,11 @@ def test_the_same_dataset_gives_the_same_page(v2_archive: Path, tmp_path: Path) 
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
-def test_a_dataset_without_the_bands_of_a_picture_has_a_page_without_one(
+def test_a_dataset_without_the_bands_of_a_picture_is_shown_by_its_first_band(
     v2_archive: Path, tmp_path: Path
 ) -> None:
     build(v2_archive, tmp_path / "out", bands=select_bands(["B05"]))
     write_page(tmp_path / "out", tmp_path / "page.html", CONFIG)
     text = (tmp_path / "page.html").read_text()
-    assert text.count("data:image/png") == 2
-    assert "<h2>Patches</h2>" not in text
+    assert text.count("data:image/png") == 3
+    assert "<h2>Patches</h2>" in text

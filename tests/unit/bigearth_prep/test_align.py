@@ -1,12 +1,14 @@
 """Resampling against GDAL, a plain bicubic loop and block repetition; checks against faults."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from rasterio.enums import Resampling as GdalResampling
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
-from bigearth_prep.align import check_values, common_grid, resample
+from bigearth_prep.align import check_values, common_grid, resample, trusted_grid
 from bigearth_prep.bands import Band, select_bands
 from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
 
@@ -124,3 +126,31 @@ def test_radar_may_hold_zero_decibels() -> None:
     raster = raster_of(VV)
     raster.pixels[:] = 0.0
     check_values({VV: raster})
+
+
+def test_equal_edges_may_lie_a_rounding_apart_but_not_a_hundredth_of_a_pixel() -> None:
+    near = {B02: raster_of(B02), VV: raster_of(VV, shift_m=0.0099)}
+    assert common_grid(near) == near[B02].grid
+    with pytest.raises(PatchError):
+        common_grid({B02: raster_of(B02), VV: raster_of(VV, shift_m=0.1)})
+
+
+def test_trusted_grids_may_differ_or_be_absent_but_sizes_may_not() -> None:
+    rasters = {B05: raster_of(B05), VV: raster_of(VV, shift_m=500.0)}
+    assert trusted_grid(rasters) == rasters[VV].grid
+    placeless = {band: Raster(one.pixels, None, None) for band, one in rasters.items()}
+    assert trusted_grid(placeless) is None
+    cut = {VV: Raster(rasters[VV].pixels[1:], None, None)}
+    with pytest.raises(PatchError, match=r"VV is 120 x 119 px"):
+        trusted_grid(cut)
+
+
+def test_what_is_missing_is_what_the_band_says_or_else_the_file() -> None:
+    raster = raster_of(VV)
+    raster.pixels[0, 0] = -9999.0
+    tagged = Raster(raster.pixels, raster.grid, nodata=-9999.0)
+    check_values({VV: raster})
+    for band, one in ((VV, tagged), (replace(VV, missing=-9999.0), raster)):
+        with pytest.raises(PatchError, match="VV: 1 of 14400 px are -9999"):
+            check_values({band: one})
+    check_values({replace(VV, missing=0.0): tagged})

@@ -12,7 +12,6 @@ from rasterio.io import MemoryFile
 
 from bigearth_prep.bands import ALL_BANDS, Band, select_bands
 from bigearth_prep.geotiff import decode_strips
-from bigearth_prep.normalize import native_dtype
 from bigearth_prep.patch import PatchError, Raster
 from bigearth_prep.raster import decode_with_rasterio
 from bigearth_prep.synthetic.geotiff import PatchGrid, encode_geotiff
@@ -81,7 +80,7 @@ def test_patches_that_differ_in_their_corner_only_keep_their_own() -> None:
         content = encode_geotiff(pixels_of(B02), PatchGrid(32633, ulx, uly), nodata=0)
         found = decode_strips(content, B02)
         assert found is not None
-        assert (found.grid.ulx, found.grid.uly) == (ulx, uly)
+        assert (found.ground.ulx, found.ground.uly) == (ulx, uly)
 
 
 def write_with_rasterio(**profile: object) -> bytes:
@@ -107,7 +106,7 @@ def test_what_rasterio_writes_plainly_is_plain_in_the_southern_zones_too() -> No
     content = write_with_rasterio()
     found = decode_strips(content, B02)
     assert found is not None
-    assert found.grid.epsg == 32733
+    assert found.ground.epsg == 32733
     assert_same(found, decode_with_rasterio(content, "x.tif", B02))
 
 
@@ -250,7 +249,7 @@ def damaged_files(draw: st.DrawFn) -> tuple[bytes, Band]:
     """A plain file, a few bytes of whose header are others: whole values where it matters most."""
     band, nodata = draw(st.sampled_from(sorted(FILES, key=str)))
     content = bytearray(FILES[band, nodata])
-    header_bytes = len(content) - band.native_px**2 * np.dtype(native_dtype(band)).itemsize
+    header_bytes = len(content) - band.native_px**2 * np.dtype(band.dtype).itemsize
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.one_of(st.integers(0, header_bytes - 1), ENTRY_FIELDS))
         value = draw(

@@ -127,3 +127,13 @@ def test_a_dtype_that_the_scheme_cannot_take_is_refused() -> None:
     parameters = BandParameters(mean=0.0, std=1.0, lower=0.0, upper=1.0)
     with pytest.raises(PrepError, match="uint8"):
         encoding_of(B02, "paper", "uint16", parameters)
+
+
+def test_native_signed_integers_are_rounded_and_kept_within_their_range() -> None:
+    band = Band("elevation", "s2", 10.0, 4, "int16", "m")
+    parameters = BandParameters(mean=0.0, std=1.0, lower=0.0, upper=1.0)
+    encoding = encoding_of(band, "none", "native", parameters)
+    values = np.array([[-1.6, -0.4, 2.5, 3.5], [4e4, -4e4, 0.6, 7.0]], np.float32)
+    expected = np.array([[-2, 0, 2, 4], [32767, -32768, 1, 7]], np.int16)
+    assert np.array_equal(encode(values, encoding), expected)
+    assert encode(expected, encoding) is expected

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bigearth_prep.bands import ALL_BANDS, select_bands
+from bigearth_prep.bands import ALL_BANDS, Band, select_bands
 from bigearth_prep.errors import PrepError
 from bigearth_prep.statistics import (
     BandStatistics,
@@ -92,3 +92,39 @@ def test_another_file_is_refused_by_name(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(PrepError, match=r"other\.json"):
         read_statistics(path)
+
+
+INT16 = Band("ndvi", "s2", 10.0, 8, "int16", "NDVI x 10^4")
+FLOAT = Band("red", "s2", 10.0, 8, "float32", "reflectance")
+
+
+def test_statistics_of_signed_integers_equal_numpys() -> None:
+    pixels = np.random.default_rng(4).integers(-32768, 32768, (64, 64)).astype(np.int16)
+    found = summarize(INT16, count_pixels(INT16, pixels))
+    assert found.mean == pytest.approx(pixels.mean(), rel=1e-12)
+    assert found.std == pytest.approx(pixels.std(), rel=1e-12)
+    assert (found.minimum, found.maximum) == (pixels.min(), pixels.max())
+    assert found.percentiles is not None
+    assert found.percentiles["50"] == np.percentile(pixels, 50, method="inverted_cdf")
+
+
+def test_statistics_of_floats_of_any_range_equal_numpys_to_the_counting_step() -> None:
+    rng = np.random.default_rng(5)
+    pixels = (rng.gamma(2.0, 0.05, (64, 64)) - 0.02).astype(np.float32)
+    found = summarize(FLOAT, count_pixels(FLOAT, pixels))
+    assert found.mean == pytest.approx(float(pixels.mean()), rel=1e-4)
+    assert found.std == pytest.approx(float(pixels.std()), rel=1e-4)
+    assert found.minimum == pytest.approx(float(pixels.min()), rel=1e-3)
+    assert found.percentiles is not None
+    for share in (1, 50, 99):
+        assert found.percentiles[str(share)] == pytest.approx(
+            float(np.percentile(pixels, share, method="inverted_cdf")), rel=1e-3
+        )
+
+
+def test_any_partition_of_floats_gives_the_same_statistics() -> None:
+    pixels = np.random.default_rng(6).normal(0, 1e-3, (64, 8)).astype(np.float32)
+    total = empty_counts(FLOAT)
+    for part in np.array_split(pixels, 5):
+        total += count_pixels(FLOAT, part)
+    assert summarize(FLOAT, total) == summarize(FLOAT, count_pixels(FLOAT, pixels))

@@ -62,7 +62,7 @@ OTHER_GRIDS = {
 
 def by_gdal_from_a_file(raster: Raster, method: str) -> np.ndarray:
     """The radar on the optical grid, warped from a file to an array by rasterio alone."""
-    grid = raster.grid
+    grid = raster.ground
     profile = {
         "driver": "GTiff",
         "width": grid.width,
@@ -181,3 +181,18 @@ def test_a_reference_of_another_size_is_refused() -> None:
     with pytest.raises(PatchError, match="B02 is 120 x 119 px") as caught:
         warp_bands(odd, "bilinear")
     assert caught.value.reason is RejectReason.WRONG_SIZE
+
+
+@pytest.mark.parametrize(("missing", "lowest"), [(None, 0), (0.0, 1)])
+def test_zeros_stay_zeros_only_where_they_are_measurements(
+    missing: float | None, lowest: int
+) -> None:
+    colour = Band("red", "s2", 10.0, 120, "uint8", "DN", missing=missing)
+    pixels = np.full((160, 160), 200, np.uint8)
+    pixels[40:120, 40:120] = lowest  # beside the bright ring, cubic undershoots
+    wide = Grid(32632, WEST - 205, NORTH + 205, 10.0, 10.0, 160, 160)
+    fine = Band("pan", "s2", 5.0, 240, "uint16", "DN", missing=0.0)
+    fine_grid = Grid(32632, WEST, NORTH, 5.0, 5.0, 240, 240)
+    ground = Raster(np.ones((240, 240), np.uint16), fine_grid, None)
+    warped, _ = warp_bands({fine: ground, colour: Raster(pixels, wide, None)}, "cubic")
+    assert warped[colour].pixels.min() == lowest

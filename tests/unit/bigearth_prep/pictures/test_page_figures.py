@@ -15,7 +15,7 @@ def test_a_patch_on_the_central_meridian_of_its_zone_lies_there() -> None:
             "uly": [0.0 + 600, 0.0, 0.9996 * 5_540_847.04 + 600],
         }
     )
-    lon, lat = lon_lat(manifest)
+    lon, lat = lon_lat(manifest, 1200.0)
     assert lon[[0, 2]] == pytest.approx([15, 27], abs=1e-9)
     # 50 degrees north is 5,540,847.04 m from the equator; UTM shortens that by 0.9996.
     assert lat[[0, 2]] == pytest.approx([0, 50], abs=1e-6)

@@ -21,7 +21,7 @@ MANIFEST = pa.table(
 
 
 def test_a_sample_counts_once_for_each_of_its_classes_and_every_class_is_listed() -> None:
-    counts = tally_classes(MANIFEST)
+    counts = tally_classes(MANIFEST, CLASSES)
     assert counts["Pastures"] == {"train": 2, "test": 1}
     assert counts["Arable land"] == {"train": 1}
     assert set(counts) == set(CLASSES)

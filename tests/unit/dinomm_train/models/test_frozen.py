@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from collections.abc import Callable
 
 import pytest
@@ -109,3 +110,16 @@ def test_frozen_weights_are_the_ones_given(frozen: FrozenBackbone) -> None:
     again = freeze(TINY_MODEL, frozen.expects, frozen.network.vit.state_dict(), origin="a file")
     images = torch.rand(2, 14, 40, 40)
     assert torch.equal(again.network(images), frozen.network(images))
+
+
+def test_whose_a_channel_is_stands_in_json_and_follows_from_names_where_it_does_not(
+    frozen: FrozenBackbone, card: DatasetCard
+) -> None:
+    assert frozen.expects.channel_sensors == ("s2",) * 12 + ("s1",) * 2
+    fields = json.loads(frozen.expects.to_json())
+    del fields["sensors"]
+    earlier = expected_input_from_json(json.dumps(fields))
+    assert earlier.channel_sensors == frozen.expects.channel_sensors
+    optical = dataclasses.replace(card.sensors["s2"], bands=("red", "nir"))
+    other = dataclasses.replace(card, sensors=card.sensors | {"s2": optical})
+    assert expected_input(other, TINY_RUN.views).channel_sensors == ("s2", "s2", "s1", "s1")
