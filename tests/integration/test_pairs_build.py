@@ -31,6 +31,7 @@ from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.inputs import InputScaling
 from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.sensor_matrix import open_splits
+from dinomm_train.stop_request import StopRequest
 from dinomm_train.trainer import LaunchOptions, pretrain
 from tests.archive_fixture import build, problems_of, tree_bytes
 from tests.checkpoint_fixture import TINY_RUN
@@ -471,7 +472,8 @@ def test_an_unlabelled_dataset_without_places_trains_but_is_not_evaluated(tmp_pa
         schedule=replace(TINY_RUN.schedule, epochs=1, warmup_epochs=0),
     )
     assert isinstance(config, RunConfig)
-    result = pretrain(tmp_path / "out", tmp_path / "run", config, LaunchOptions())
+    with StopRequest() as stop:
+        result = pretrain(tmp_path / "out", tmp_path / "run", config, LaunchOptions(), stop)
     assert result.step == 2
     with pytest.raises(TrainError, match="is unlabelled: its card lists no class"):
         open_splits(dataset)
