@@ -1,0 +1,24 @@
+import numpy as np
+import torch
+
+from dinomm_train.evaluation.floors.statistics import ChannelStatistics
+
+CHANNELS = ("B02", "B03", "VH")
+
+
+def test_numbers_are_those_of_the_centre_crop_channel_by_channel() -> None:
+    images = torch.randn(2, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+    found = ChannelStatistics(CHANNELS, crop_px=6).encode(images, "s1+s2").reshape(2, 4, 3)
+    pixels = images[:, :, 2:8, 2:8].numpy()
+    functions = (np.mean, np.std, np.min, np.max)
+    for row, function in enumerate(functions):
+        np.testing.assert_allclose(found[:, row], function(pixels, axis=(2, 3)), atol=1e-6)
+
+
+def test_a_missing_sensor_leaves_no_trace() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    changed = images.clone()
+    changed[:, 2] = 7.0
+    floor = ChannelStatistics(CHANNELS, crop_px=8)
+    assert torch.equal(floor.encode(images, "s2"), floor.encode(changed, "s2"))
+    assert not torch.equal(floor.encode(images, "s1"), floor.encode(changed, "s1"))
