@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, UInt8
+from jaxtyping import Float, Float64, Int32, Int64, UInt8
 
 from dinomm_train.evaluation.scores import DECISION_THRESHOLD
 
@@ -13,7 +13,7 @@ MEASURES = ("micro_ap", "macro_ap", "micro_f1", "macro_f1")
 """Scores of a whole split."""
 
 _NUMBERS_AT_ONCE = 1 << 24
-"""Bounds the memory of one block of resamples: 128 MiB of float64."""
+"""Bounds the memory of one block of resamples: 64 MiB of int32."""
 
 
 def draw_resamples(samples: int, resamples: int, seed: int) -> Int64[np.ndarray, "resample sample"]:
@@ -47,11 +47,15 @@ def resample_scores(
     }
 
 
-def interval(scores: Float64[np.ndarray, " resample"]) -> tuple[float, float]:
-    """The percentiles between which 95 % of the resamples lie."""
+def interval(estimate: float, scores: Float64[np.ndarray, " resample"]) -> tuple[float, float]:
+    """Where 95 % of the resamples lie, moved so that their mean is the estimate.
+
+    A resample holds some samples twice, which makes average precision of rare classes too high in
+    each of them: only how much resamples differ says something of the estimate.
+    """
     outside = (100 - INTERVAL_PERCENT) / 2
-    low, high = np.nanpercentile(scores, [outside, 100 - outside])
-    return float(low), float(high)
+    low, high = np.nanpercentile(scores, [outside, 100 - outside]) - np.nanmean(scores)
+    return estimate + float(low), estimate + float(high)
 
 
 def _resampled_ap(
@@ -60,20 +64,19 @@ def _resampled_ap(
     counts: Int64[np.ndarray, "resample sample"],
 ) -> Float64[np.ndarray, " resample"]:
     """Average precision over all pairs of sample and class, pooled: sorted once for all."""
-    pooled = probabilities.ravel()
+    pooled, truth = probabilities.ravel(), labels.ravel()
     order = np.argsort(-pooled, kind="stable")
-    # Equal probabilities are one threshold: only the last of them counts.
+    sample_of, positive = order // labels.shape[1], truth[order].astype(np.int32)
+    # Equal probabilities are one threshold, and only thresholds that gain positives add area.
     ends = np.flatnonzero(np.diff(pooled[order], append=np.inf))
-    sample_of, positive = order // labels.shape[1], labels.ravel()[order]
+    ends = ends[np.diff(np.cumsum(positive)[ends], prepend=0) > 0]
     found = []
     for block in _blocks(counts, len(pooled)):
-        weights = block[:, sample_of].astype(np.float64)
-        shown = np.cumsum(weights, axis=1)[:, ends]
-        hits = np.cumsum(weights * positive, axis=1)[:, ends]
-        precision = np.divide(hits, shown, out=np.zeros_like(hits), where=shown > 0)
-        gained = np.diff(hits, axis=1, prepend=0.0)
-        total = hits[:, -1]
-        area = (gained * precision).sum(axis=1)
+        weights = block[sample_of]
+        shown = np.cumsum(weights, axis=0, dtype=np.int32)[ends]
+        hits = np.cumsum(weights * positive[:, None], axis=0, dtype=np.int32)[ends]
+        area = (np.diff(hits, axis=0, prepend=0) * (hits / np.maximum(shown, 1))).sum(axis=0)
+        total = hits[-1] if len(ends) else np.zeros_like(area)
         found.append(np.divide(area, total, out=np.full_like(area, np.nan), where=total > 0))
     return np.concatenate(found)
 
@@ -108,6 +111,8 @@ def _mean_of_known(
 
 def _blocks(
     counts: Int64[np.ndarray, "resample sample"], pairs: int
-) -> Iterator[Int64[np.ndarray, "block sample"]]:
+) -> Iterator[Int32[np.ndarray, "sample block"]]:
+    """The counts sample by sample, of so many resamples that one fits into memory."""
     size = max(1, _NUMBERS_AT_ONCE // max(1, pairs))
-    return (counts[at : at + size] for at in range(0, len(counts), size))
+    for at in range(0, len(counts), size):
+        yield np.ascontiguousarray(counts[at : at + size].T, dtype=np.int32)

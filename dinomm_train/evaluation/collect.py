@@ -13,7 +13,7 @@ from dinomm_train.evaluation.describe import describe_protocol
 from dinomm_train.evaluation.evaluation import Evaluation, EvaluationSetup, LegacyRow
 from dinomm_train.evaluation.images import choose_crop
 from dinomm_train.evaluation.jobs import Job, Prediction, pairs_of
-from dinomm_train.evaluation.matrix import RowKey, TestSamples, build_rows
+from dinomm_train.evaluation.matrix import RowKey, ScoredSamples, build_rows
 from dinomm_train.evaluation.scores import score_probabilities
 from dinomm_train.evaluation.workbench import Workbench
 
@@ -28,7 +28,7 @@ def collect(bench: Workbench, done: Mapping[Job, Mapping[SensorSet, Prediction]]
         TrainError: no test sample has a label.
     """
     test, config = bench.splits["test"], bench.config
-    samples = TestSamples(
+    samples = ScoredSamples(
         labels=test.labels,
         class_names=bench.dataset.card.labels.classes,
         groups=group_samples(test),

@@ -244,10 +244,11 @@ def evaluate_command(  # noqa: PLR0913 - one parameter per group of options
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    evaluation = evaluate(config)
-    if evaluation is None:
+    findings = evaluate(config)
+    if findings is None:
         return
-    paths = write_report(evaluation, out)
+    evaluation = findings.evaluation
+    paths = write_report(evaluation, out, findings.gallery)
     if as_json:
         print_json(to_plain(evaluation))
         return

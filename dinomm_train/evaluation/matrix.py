@@ -81,7 +81,7 @@ class MatrixRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TestSamples:
+class ScoredSamples:
     """What predictions are held against."""
 
     labels: UInt8[np.ndarray, "sample class"]
@@ -92,7 +92,7 @@ class TestSamples:
 
 
 def build_rows(
-    predictions: Mapping[RowKey, Sequence[Prediction]], test: TestSamples
+    predictions: Mapping[RowKey, Sequence[Prediction]], test: ScoredSamples
 ) -> tuple[MatrixRow, ...]:
     """A row per key, in the order of the keys, from the predictions of its seeds.
 
@@ -105,7 +105,7 @@ def build_rows(
         single[key] = tuple(
             score_probabilities(test.labels, one.probabilities, test.class_names) for one in seeds
         )
-        resampled[key] = _mean_resamples([one.probabilities for one in seeds], test)
+        resampled[key] = _mean_resamples([one.probabilities for one in seeds], test, test.resamples)
     rows = []
     for key, seeds in predictions.items():
         reference = _reference(key)
@@ -153,15 +153,18 @@ def _values(scores: tuple[Scores, ...], measure: str) -> Float64[np.ndarray, " s
 def _estimate(
     values: Float64[np.ndarray, " seed"], resamples: Float64[np.ndarray, " resample"]
 ) -> Estimate:
-    low, high = interval(resamples)
+    low, high = interval(float(values.mean()), resamples)
     spread = float(values.std(ddof=1)) if len(values) > 1 else None
     return Estimate(mean=float(values.mean()), spread=spread, low=low, high=high)
 
 
 def _mean_resamples(
-    probabilities: Sequence[Float[np.ndarray, "sample class"]], test: TestSamples
+    probabilities: Sequence[Float[np.ndarray, "sample class"]],
+    test: ScoredSamples,
+    counts: Int64[np.ndarray, "resample sample"],
 ) -> dict[str, Float64[np.ndarray, " resample"]]:
-    found = [resample_scores(test.labels, one, test.resamples) for one in probabilities]
+    """Scores of each resample, on average over seeds."""
+    found = [resample_scores(test.labels, one, counts) for one in probabilities]
     return {name: np.mean([one[name] for one in found], axis=0) for name in MEASURES}
 
 
@@ -183,20 +186,19 @@ def _mean_or_none(values: Sequence[float | None]) -> float | None:
 
 
 def _group_rows(
-    probabilities: Sequence[Float[np.ndarray, "sample class"]], test: TestSamples
+    probabilities: Sequence[Float[np.ndarray, "sample class"]], test: ScoredSamples
 ) -> Iterator[GroupRow]:
-    for group in test.groups:
-        labels = test.labels[group.members]
-        if not labels.any():
-            continue
-        scores = [
-            score_probabilities(labels, one[group.members], test.class_names)
-            for one in probabilities
-        ]
-        yield GroupRow(
-            kind=group.kind,
-            name=group.name,
-            samples=len(labels),
-            micro_ap=float(np.mean([one.micro_ap for one in scores])),
-            macro_ap=float(np.mean([one.macro_ap for one in scores])),
-        )
+    if not test.groups:
+        return
+    # A group is a resample, too: one that draws each of its members once.
+    members = np.stack([group.members for group in test.groups]).astype(np.int64)
+    means = _mean_resamples(probabilities, test, members)
+    for number, group in enumerate(test.groups):
+        if test.labels[group.members].any():
+            yield GroupRow(
+                kind=group.kind,
+                name=group.name,
+                samples=int(group.members.sum()),
+                micro_ap=float(means["micro_ap"][number]),
+                macro_ap=float(means["macro_ap"][number]),
+            )

@@ -3,8 +3,12 @@
 import dataclasses
 import logging
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from bigearth_prep.card import SPLITS
+from bigearth_prep.terminal import progress_bar
 from dinomm_train.data.index import StoredDataset, StoredSplit
 from dinomm_train.distributed import choose_device, read_launch
 from dinomm_train.errors import TrainError
@@ -14,13 +18,28 @@ from dinomm_train.evaluation.contestants import open_contestants
 from dinomm_train.evaluation.evaluation import Evaluation
 from dinomm_train.evaluation.features import FeatureStore, Share, wait_for
 from dinomm_train.evaluation.images import choose_sensor_sets
-from dinomm_train.evaluation.jobs import FEATURE_PROTOCOLS, PredictionStore, pairs_of, plan_jobs
+from dinomm_train.evaluation.jobs import (
+    FEATURE_PROTOCOLS,
+    Job,
+    PredictionStore,
+    pairs_of,
+    plan_jobs,
+)
+from dinomm_train.evaluation.pictures.gallery import Gallery, draw_gallery
 from dinomm_train.evaluation.workbench import Workbench
 
 _log = logging.getLogger(__name__)
 
 
-def evaluate(config: EvaluationConfig) -> Evaluation | None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """An evaluation, and pictures of patches beside it."""
+
+    evaluation: Evaluation
+    gallery: Gallery
+
+
+def evaluate(config: EvaluationConfig) -> Findings | None:
     """Everything that was asked for; None on every process but the first of several.
 
     Processes share the work through files in the cache, and none waits for another in a collective:
@@ -37,14 +56,22 @@ def evaluate(config: EvaluationConfig) -> Evaluation | None:
     jobs = plan_jobs(bench.config, bench.contestants)
     store = PredictionStore(config.cache, bench.dataset.checksum, bench.config)
     paths = {job: store.path(job, bench.contestants[job.network]) for job in jobs}
-    for number, (job, path) in enumerate(paths.items()):
-        if number in share and not path.is_file():
-            _log.info("%s", job)
-            store.write(path, bench.run(job))
+    _predict(bench, store, dict(list(paths.items())[share.rank :: share.world]))
     if share.rank:
         return None
     wait_for(list(paths.values()))
-    return collect(bench, {job: store.read(path) for job, path in paths.items()})
+    done = {job: store.read(path) for job, path in paths.items()}
+    return Findings(evaluation=collect(bench, done), gallery=draw_gallery(bench))
+
+
+def _predict(bench: Workbench, store: PredictionStore, paths: Mapping[Job, Path]) -> None:
+    """Return once each of these jobs' predictions are on disk."""
+    with progress_bar(len(paths), "fits") as advance:
+        for job, path in paths.items():
+            if not path.is_file():
+                _log.debug("%s", job)
+                store.write(path, bench.run(job))
+            advance(1)
 
 
 def _extract(bench: Workbench, share: Share) -> None:

@@ -73,3 +73,36 @@ def export_command(checkpoint: Path, out: Path, *, as_json: bool) -> None:
     arguments = ", ".join(f"{name}={value!r}" for name, value in exported.arguments.items())
     click.echo(f"{out} loads with\n")
     click.echo(f"timm.create_model({exported.name!r}, checkpoint_path={str(out)!r}, {arguments})")
+
+
+@click.command("attention")
+@network_options
+@click.argument("dataset", type=DATASET)
+@click.option("--key", required=True, help="Of the patch, as manifest.parquet lists it.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=path_ending(".png"),
+    help="Picture to write.",
+)
+@extraction_options
+@config_option()
+def attention_command(
+    network: NetworkChoice, dataset: Path, key: str, out: Path, extraction: ExtractionConfig
+) -> None:
+    """Draw what CHECKPOINT looks at in one patch: as both sensors, optical alone, radar alone.
+
+    Above, the last block's attention from the CLS token, mean over heads; below, the first three
+    principal components of its patch tokens as colours.
+    """
+    from bigearth_prep.whole_file import whole_file
+    from dinomm_train.data.index import StoredDataset
+    from dinomm_train.evaluation.contestants import open_network
+    from dinomm_train.evaluation.pictures.attention import draw_attention, look_at_patch
+
+    stored = StoredDataset.open(dataset)
+    look = look_at_patch(open_network(network, stored), stored, key, extraction)
+    with whole_file(out) as partial:
+        draw_attention(look).savefig(partial, format="png", dpi=150)
+    click.echo(str(out))

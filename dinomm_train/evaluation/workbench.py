@@ -72,8 +72,13 @@ class Workbench:
     @property
     def subject(self) -> Contestant:
         """The contestant that the evaluation is about."""
+        return self.contestants[self.subject_name]
+
+    @property
+    def subject_name(self) -> str:
+        """Its name in the table."""
         name = self.config.network.checkpoint
-        return self.contestants[name if name in (RANDOM, SUPERVISED) else CHECKPOINT]
+        return name if name in (RANDOM, SUPERVISED) else CHECKPOINT
 
     def run(self, job: Job) -> dict[SensorSet, Prediction]:
         """The job's predictions by test sensor set; of the validation split for `legacy`."""

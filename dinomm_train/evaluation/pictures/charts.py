@@ -1,5 +1,6 @@
 """Charts of scores: bars with intervals, curves over labels, bars by class and by group."""
 
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.artist import Artist
@@ -18,6 +19,9 @@ _COLOURS = {
     SUPERVISED: "#d98324",
 }
 _MORE_COLOURS = ("#5aa469", "#8e6bbf", "#c2557a", "#3aa6a0", "#b3872e")
+
+_NAME_WIDTH = 42
+"""Letters of a class name before it breaks."""
 
 _CLASSES_BESIDE = 3
 """Networks that the chart of classes shows, at most: more bars are too thin to read."""
@@ -49,7 +53,7 @@ def draw_scores(evaluation: Evaluation) -> Figure:
         )
         panel.set_title(protocol)
     panels[0].set_ylabel("micro mAP on the test split, %")
-    _shared_legend(figure, panels)
+    _shared_legend(figure, list(panels))
     return figure
 
 
@@ -92,11 +96,16 @@ def draw_classes(evaluation: Evaluation) -> Figure:
         lengths = [100 * (row.classes[one].ap or 0.0) for one in order]
         colour = colour_of(row.key.network, list(evaluation.setup.networks))
         panel.barh(places, lengths, height, color=colour, label=row.key.network)
-    names = [f"{rows[0].classes[one].name}  ({rows[0].classes[one].positives:,})" for one in order]
+    classes = [rows[0].classes[one] for one in order]
+    names = [f"{textwrap.fill(one.name, _NAME_WIDTH)} ({one.positives:,})" for one in classes]
     panel.set_yticks(range(len(order)), names, fontsize="small")
+    panel.set_ylim(-0.6, len(order) - 0.4)
     panel.set_xlim(0, 100)
-    panel.set_xlabel("average precision on the test split, %  (test samples with the class)")
-    panel.set_title(f"{rows[0].key.sensors}, {rows[0].key.protocol}")
+    panel.set_xlabel("average precision, %")
+    panel.set_title(
+        f"{rows[0].key.sensors}, {rows[0].key.protocol}; in brackets: test samples with the class",
+        fontsize="medium",
+    )
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis="x", alpha=0.3)
     panel.set_axisbelow(True)
@@ -114,7 +123,7 @@ def draw_groups(evaluation: Evaluation) -> Figure:
     for panel, kind in zip(panels, kinds, strict=True):
         _draw_kind(panel, kind, rows)
     panels[0].set_ylabel(f"micro mAP, %\n{rows[0].key.network}, {rows[0].key.protocol}")
-    _shared_legend(figure, panels)
+    _shared_legend(figure, list(panels))
     return figure
 
 

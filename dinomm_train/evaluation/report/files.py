@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from bigearth_prep.whole_file import whole_file, write_text
 from dinomm_train.evaluation.evaluation import Evaluation
 from dinomm_train.evaluation.pictures.charts import (
@@ -13,14 +11,21 @@ from dinomm_train.evaluation.pictures.charts import (
     draw_label_curves,
     draw_scores,
 )
+from dinomm_train.evaluation.pictures.gallery import Gallery
 from dinomm_train.evaluation.report.markdown import to_markdown
 from dinomm_train.evaluation.report.page import to_page
 from dinomm_train.evaluation.report.tables import to_csv, to_group_csv, to_plain
 
 
-def write_report(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
-    """The paths written, the page that holds all first."""
-    figures = draw_figures(evaluation)
+def write_report(evaluation: Evaluation, folder: Path, gallery: Gallery) -> tuple[Path, ...]:
+    """The paths written, the page that holds all first.
+
+    Args:
+        evaluation: What was found.
+        folder: Where to write; made if absent.
+        gallery: More pictures, after those of the scores.
+    """
+    figures = draw_figures(evaluation) | gallery
     pictures = {title: figure for title, (_, figure) in figures.items()}
     texts = {
         "report.html": to_page(evaluation, pictures),
@@ -42,12 +47,12 @@ def write_report(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
     return tuple(folder / name for name in names)
 
 
-def draw_figures(evaluation: Evaluation) -> dict[str, tuple[str, Figure]]:
+def draw_figures(evaluation: Evaluation) -> Gallery:
     """File names and figures by title, of those that the scores give something to."""
     rows = evaluation.rows
     if not rows:
         return {}
-    figures = {"Scores": ("scores.png", draw_scores(evaluation))}
+    figures: Gallery = {"Scores": ("scores.png", draw_scores(evaluation))}
     if len({row.key.fraction for row in rows}) > 1:
         figures["Scores by share of labels"] = ("labels.png", draw_label_curves(evaluation))
     figures["Classes"] = ("classes.png", draw_classes(evaluation))

@@ -51,7 +51,8 @@ def test_a_resample_draws_as_many_as_there_are_and_repeats_with_its_seed() -> No
 
 def test_the_interval_holds_ninety_five_percent_and_passes_over_what_is_not_known() -> None:
     scores = np.append(np.linspace(0, 1, 1001), np.nan)
-    assert interval(scores) == pytest.approx((0.025, 0.975))
+    assert interval(0.5, scores) == pytest.approx((0.025, 0.975))
+    assert interval(0.3, scores) == pytest.approx((-0.175, 0.775)), "around the estimate"
 
 
 def test_the_interval_covers_the_true_score_about_as_often_as_it_says() -> None:
@@ -65,6 +66,8 @@ def test_the_interval_covers_the_true_score_about_as_often_as_it_says() -> None:
     counts = draw_resamples(150, 200, 1)
     covered = 0
     for _ in range(200):
-        low, high = interval(resample_scores(*sample(150), counts)["micro_ap"])
+        labels, scores = sample(150)
+        estimate = average_precision_score(labels.ravel(), scores.ravel())
+        low, high = interval(estimate, resample_scores(labels, scores, counts)["micro_ap"])
         covered += low <= truth <= high
     assert 0.88 <= covered / 200 <= 0.99

@@ -39,6 +39,7 @@ def test_features_are_four_class_tokens_and_the_mean_patch_of_a_plain_pass(
     vit = frozen.network.vit
     tokens = vit.patch_embed(images).flatten(1, 2)
     assert vit.cls_token is not None
+    assert vit.pos_embed is not None
     tokens = torch.cat([vit.cls_token.expand(3, -1, -1), tokens], dim=1) + vit.pos_embed
     expected = []
     for block in vit.blocks:

@@ -37,8 +37,10 @@ def frozen(dataset: StoredDataset) -> FrozenBackbone:
     return untrained(TINY_MODEL, expects, seed=0, origin="a network")
 
 
-def extraction(**sizes: int) -> ExtractionConfig:
-    return ExtractionConfig(sensor_sets=SENSOR_SETS, device="cpu", **sizes)
+def extraction(*, crop_px: int = 0, input_px: int = 0) -> ExtractionConfig:
+    return ExtractionConfig(
+        sensor_sets=SENSOR_SETS, device="cpu", crop_px=crop_px, input_px=input_px
+    )
 
 
 def test_images_are_the_patches_at_the_positions_in_the_order_asked_for(

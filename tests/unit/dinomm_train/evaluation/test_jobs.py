@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,7 +101,7 @@ def test_one_job_learns_on_a_sensor_set_and_looks_at_several() -> None:
     ]
 
 
-def job(**changes: object) -> Job:
+def job(**changes: Any) -> Job:  # noqa: ANN401
     return dataclasses.replace(
         Job(
             network="checkpoint",

@@ -6,7 +6,7 @@ from dinomm_train.evaluation.bootstrap import draw_resamples
 from dinomm_train.evaluation.breakdown import Group
 from dinomm_train.evaluation.config import Protocol, SensorPair
 from dinomm_train.evaluation.jobs import Prediction
-from dinomm_train.evaluation.matrix import RowKey, TestSamples, build_rows
+from dinomm_train.evaluation.matrix import RowKey, ScoredSamples, build_rows
 
 COUNT = 60
 RNG = np.random.default_rng(0)
@@ -32,9 +32,9 @@ def micro(one: Prediction, chosen: np.ndarray | slice = slice(None)) -> float:
 
 
 @pytest.fixture
-def samples() -> TestSamples:
+def samples() -> ScoredSamples:
     members = np.arange(COUNT) < 20
-    return TestSamples(
+    return ScoredSamples(
         labels=LABELS,
         class_names=("a", "b", "c"),
         groups=(
@@ -46,7 +46,7 @@ def samples() -> TestSamples:
 
 
 def test_a_row_has_mean_and_spread_over_seeds_and_an_interval_around_them(
-    samples: TestSamples,
+    samples: ScoredSamples,
 ) -> None:
     seeds = [prediction(seed, 0.5) for seed in range(3)]
     (row,) = build_rows({key("checkpoint"): seeds}, samples)
@@ -60,12 +60,12 @@ def test_a_row_has_mean_and_spread_over_seeds_and_an_interval_around_them(
     assert row.gains == {}
 
 
-def test_one_seed_has_no_spread(samples: TestSamples) -> None:
+def test_one_seed_has_no_spread(samples: ScoredSamples) -> None:
     (row,) = build_rows({key("checkpoint"): [prediction(0, 0.5)]}, samples)
     assert row.scores["micro_ap"].spread is None
 
 
-def test_groups_are_scored_by_themselves(samples: TestSamples) -> None:
+def test_groups_are_scored_by_themselves(samples: ScoredSamples) -> None:
     seeds = [prediction(seed, 0.5) for seed in range(2)]
     (row,) = build_rows({key("checkpoint"): seeds}, samples)
     assert [(one.name, one.samples) for one in row.groups] == [("first", 20), ("second", 40)]
@@ -74,7 +74,7 @@ def test_groups_are_scored_by_themselves(samples: TestSamples) -> None:
 
 
 def test_a_gain_is_over_the_untrained_network_with_an_interval_of_the_difference(
-    samples: TestSamples,
+    samples: ScoredSamples,
 ) -> None:
     random, good = prediction(0, 0.3), prediction(0, 0.34)
     rows = build_rows({key("random"): [random], key("checkpoint"): [good]}, samples)
@@ -85,7 +85,7 @@ def test_a_gain_is_over_the_untrained_network_with_an_interval_of_the_difference
     assert gain.high - gain.low < 0.5 * (apart.high - apart.low), "they share their noise"
 
 
-def test_fine_tuning_gains_over_training_from_scratch(samples: TestSamples) -> None:
+def test_fine_tuning_gains_over_training_from_scratch(samples: ScoredSamples) -> None:
     rows = build_rows(
         {
             key("checkpoint", "finetune"): [prediction(0, 0.9)],

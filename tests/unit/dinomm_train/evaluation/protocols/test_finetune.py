@@ -6,16 +6,18 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch import nn
 
+from dinomm_train.data.crops import CropBoxes, cut_crops
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.evaluation.images import InputSize
 from dinomm_train.evaluation.protocols import finetune as module
 from dinomm_train.evaluation.protocols.config import FinetuneConfig
 from dinomm_train.evaluation.protocols.finetune import FinetuneTask, finetune, predict_split
+from dinomm_train.models.backbone import Backbone
 from dinomm_train.models.frozen import expected_input, untrained
 from tests.checkpoint_fixture import TINY_MODEL, TINY_RUN
 from tests.shard_fixture import make_dataset
 
-FAST = FinetuneConfig(epochs=12, batch_size=16, learning_rates=(3e-3,), layer_decay=1.0)
+FAST = FinetuneConfig(epochs=15, batch_size=16, learning_rates=(1e-2,), layer_decay=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +43,9 @@ def test_the_network_learns_its_labels_and_the_frozen_one_stays_as_it_was(
     task: FinetuneTask,
 ) -> None:
     before = {name: one.clone() for name, one in task.frozen.network.state_dict().items()}
-    told = []
+    told: list[int] = []
     best = finetune(task, FAST, told.append)
-    assert sum(told) == 12 * 96
+    assert sum(told) == 15 * 96
     after = task.frozen.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     found = predict_split(best.model, task, task.train, np.arange(96), "s1+s2")
@@ -79,14 +81,14 @@ def test_earlier_blocks_learn_slower_by_the_decay_for_each(task: FinetuneTask) -
     assert len(rates) == len(list(model.parameters()))
     backbone, layer = model.children()
     assert isinstance(layer, nn.Linear)
+    assert isinstance(backbone, Backbone)
     vit = backbone.vit
     # Embedding, two blocks, the last norm, the new layer: from each to the next one half.
     found = [
         rates[id(one)]
         for one in (
             vit.patch_embed.proj.weight,
-            vit.blocks[0].mlp.fc1.weight,
-            vit.blocks[1].mlp.fc1.weight,
+            *(dict(vit.named_parameters())[f"blocks.{one}.mlp.fc1.weight"] for one in (0, 1)),
             layer.weight,
         )
     ]
@@ -99,12 +101,13 @@ def test_earlier_blocks_learn_slower_by_the_decay_for_each(task: FinetuneTask) -
 def test_training_crops_show_the_stated_share_of_the_area_in_all_turns(
     task: FinetuneTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-    cut = module.cut_crops
+    seen: list[CropBoxes] = []
 
-    def watched(images: torch.Tensor, boxes: object, **settings: object) -> torch.Tensor:
+    def watched(
+        images: torch.Tensor, boxes: CropBoxes, *, crop_px: int, antialias: bool
+    ) -> torch.Tensor:
         seen.append(boxes)
-        return cut(images, boxes, **settings)
+        return cut_crops(images, boxes, crop_px=crop_px, antialias=antialias)
 
     monkeypatch.setattr(module, "cut_crops", watched)
     batches = list(module._training_batches(task, FAST, epoch=0))

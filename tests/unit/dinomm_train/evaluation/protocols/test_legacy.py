@@ -54,7 +54,7 @@ def test_the_best_epoch_on_the_validation_list_is_reported(
     config = LegacyConfig(
         epochs=6, batch_size=16, learning_rate=0.5, resized_px=32, centre_px=24, score_batch=8
     )
-    went_through = []
+    went_through: list[int] = []
     score = run_legacy(task, config, went_through.append)
     assert sum(went_through) == 20 + 6 * 40
     labels = task.validation.labels

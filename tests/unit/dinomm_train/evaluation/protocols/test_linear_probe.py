@@ -73,12 +73,12 @@ def test_probes_trained_together_equal_each_trained_alone_by_torch() -> None:
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3 * 4)
             order = torch.Generator().manual_seed(4)
             for _ in range(3):
-                for rows in torch.randperm(50, generator=order).split(16):
+                for rows in torch.split(torch.randperm(50, generator=order), 16):
                     loss = torch.nn.functional.binary_cross_entropy_with_logits(
                         layer(seen[rows, columns.slice]), labels[rows].float(), reduction="sum"
                     ) / len(rows)
                     optimizer.zero_grad()
-                    loss.backward()
+                    loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
                     schedule.step()
             expected = torch.sigmoid(layer(seen[:, columns.slice])).detach()
