@@ -24,7 +24,7 @@ from torch.nn.functional import multilabel_soft_margin_loss
 from dinomm_train.config import ModelConfig
 from dinomm_train.evaluation.encoders import CLS_LAYERS, Columns
 from dinomm_train.evaluation.label_subsets import draw_subset
-from dinomm_train.evaluation.protocols.config import LinearConfig
+from dinomm_train.evaluation.protocol_config import LinearConfig
 from dinomm_train.evaluation.protocols.linear_probe import choose_probe, fit_linear_probes
 from dinomm_train.models.backbone import Backbone, build_backbone
 from dinomm_train.models.layers import last_tokens
@@ -72,7 +72,7 @@ def main() -> int:
     print(f"one learning rate as published: {published_s:,.0f} CPU-s")
     print(f"ratio on cached features: {cached:.0f}x (at least {BAR:.0f}x)")
     print(
-        f"with the extraction counted, and the same {candidates} learning rates tried as published: "
+        f"with the extraction counted, and {candidates} learning rates tried as published: "
         f"{swept / (once_s + SENSOR_SETS * probe_s):.0f}x"
     )
     return 0 if cached >= BAR else 1

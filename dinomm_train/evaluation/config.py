@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from dinomm_train.config import DeviceChoice, RunConfig
-from dinomm_train.evaluation.protocols.config import (
+from dinomm_train.evaluation.protocol_config import (
     FinetuneConfig,
     LegacyConfig,
     LinearConfig,

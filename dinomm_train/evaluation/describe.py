@@ -2,7 +2,7 @@
 
 from dinomm_train.evaluation.config import EvaluationConfig, Protocol
 from dinomm_train.evaluation.encoders import CLS_LAYERS
-from dinomm_train.evaluation.protocols.config import FinetuneConfig, LegacyConfig, LinearConfig
+from dinomm_train.evaluation.protocol_config import FinetuneConfig, LegacyConfig, LinearConfig
 from dinomm_train.evaluation.protocols.knn import NEIGHBOURS, TEMPERATURE
 from dinomm_train.evaluation.protocols.logistic_probe import L2_VALUES
 from dinomm_train.evaluation.workbench import HELD_OUT_SHARE

@@ -29,7 +29,7 @@ from dinomm_train.evaluation.config import (
     SensorPair,
     SensorSet,
 )
-from dinomm_train.evaluation.protocols.config import FinetuneConfig, LegacyConfig, LinearConfig
+from dinomm_train.evaluation.protocol_config import FinetuneConfig, LegacyConfig, LinearConfig
 
 
 def _beside(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from dinomm_train.evaluation.config import (
     SensorSet,
 )
 from dinomm_train.evaluation.contestants import Contestant
-from dinomm_train.evaluation.protocols.config import (
+from dinomm_train.evaluation.protocol_config import (
     FinetuneConfig,
     LegacyConfig,
     LinearConfig,

@@ -22,7 +22,7 @@ from dinomm_train.evaluation.contestants import Contestant
 from dinomm_train.evaluation.features import FeatureStore, LabelledFeatures
 from dinomm_train.evaluation.jobs import Job, Prediction, protocol_settings
 from dinomm_train.evaluation.label_subsets import draw_subset
-from dinomm_train.evaluation.protocols.config import FinetuneConfig, LegacyConfig
+from dinomm_train.evaluation.protocol_config import FinetuneConfig, LegacyConfig
 from dinomm_train.evaluation.protocols.finetune import FinetuneTask, finetune, predict_split
 from dinomm_train.evaluation.protocols.knn import knn_votes
 from dinomm_train.evaluation.protocols.legacy import LegacyTask, run_legacy

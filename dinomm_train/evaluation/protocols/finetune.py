@@ -20,7 +20,7 @@ from dinomm_train.data.index import StoredDataset, StoredSplit
 from dinomm_train.data.order import epoch_order
 from dinomm_train.evaluation.config import SensorSet
 from dinomm_train.evaluation.images import InputSize, blank_missing, fit_images, read_images
-from dinomm_train.evaluation.protocols.config import FinetuneConfig
+from dinomm_train.evaluation.protocol_config import FinetuneConfig
 from dinomm_train.models.backbone import Backbone
 from dinomm_train.models.frozen import FrozenBackbone
 

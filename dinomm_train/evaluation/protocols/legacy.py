@@ -23,7 +23,7 @@ from dinomm_train.data.order import epoch_order
 from dinomm_train.evaluation.config import SensorSet
 from dinomm_train.evaluation.encoders import CLS_LAYERS
 from dinomm_train.evaluation.images import blank_missing, read_images
-from dinomm_train.evaluation.protocols.config import LegacyConfig
+from dinomm_train.evaluation.protocol_config import LegacyConfig
 from dinomm_train.models.frozen import FrozenBackbone
 from dinomm_train.models.layers import last_tokens
 

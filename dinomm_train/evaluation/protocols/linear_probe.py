@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from dinomm_train.evaluation.encoders import Columns
-from dinomm_train.evaluation.protocols.config import LinearConfig
+from dinomm_train.evaluation.protocol_config import LinearConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from dinomm_train.evaluation.config import (
 from dinomm_train.evaluation.contestants import Contestant
 from dinomm_train.evaluation.floors.statistics import ChannelStatistics
 from dinomm_train.evaluation.jobs import Job, Prediction, PredictionStore, pairs_of, plan_jobs
-from dinomm_train.evaluation.protocols.config import LinearConfig
+from dinomm_train.evaluation.protocol_config import LinearConfig
 from dinomm_train.models.frozen import ExpectedInput, untrained
 from tests.checkpoint_fixture import TINY_MODEL, TINY_RUN
 

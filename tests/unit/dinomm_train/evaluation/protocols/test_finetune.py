@@ -9,8 +9,8 @@ from torch import nn
 from dinomm_train.data.crops import CropBoxes, cut_crops
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.evaluation.images import InputSize
+from dinomm_train.evaluation.protocol_config import FinetuneConfig
 from dinomm_train.evaluation.protocols import finetune as module
-from dinomm_train.evaluation.protocols.config import FinetuneConfig
 from dinomm_train.evaluation.protocols.finetune import FinetuneTask, finetune, predict_split
 from dinomm_train.models.backbone import Backbone
 from dinomm_train.models.frozen import expected_input, untrained

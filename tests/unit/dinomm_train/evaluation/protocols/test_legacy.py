@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from dinomm_train.data.index import StoredDataset
-from dinomm_train.evaluation.protocols.config import LegacyConfig
+from dinomm_train.evaluation.protocol_config import LegacyConfig
 from dinomm_train.evaluation.protocols.legacy import (
     LegacyTask,
     draw_with_replacement,

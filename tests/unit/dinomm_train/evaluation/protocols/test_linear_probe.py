@@ -6,7 +6,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from dinomm_train.evaluation.encoders import Columns
-from dinomm_train.evaluation.protocols.config import LinearConfig
+from dinomm_train.evaluation.protocol_config import LinearConfig
 from dinomm_train.evaluation.protocols.linear_probe import (
     LinearProbes,
     Standardization,
