@@ -152,8 +152,10 @@ def _write_zarr(
         texts["key"] += batch.keys
         texts["split"] += [batch.split] * len(batch.keys)
     for name, column in texts.items():
-        stored = np.array(column, dtype=np.str_)
-        group.create_array(name, data=stored, dimension_names=("sample",))
+        array = group.create_array(
+            name, shape=(len(column),), dtype="string", dimension_names=("sample",)
+        )
+        array[:] = np.array(column, dtype=object)
     rows = sum(array.close() for array in arrays.values())
     if path.exists():
         shutil.rmtree(path)

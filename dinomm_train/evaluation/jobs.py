@@ -62,7 +62,7 @@ class Prediction:
 
     probabilities: Float32[np.ndarray, "sample class"]
 
-    details: dict[str, str | float]
+    details: dict[str, str | int | float]
     """What validation chose, by name."""
 
 
@@ -154,7 +154,9 @@ class PredictionStore:
     def read(self, path: Path) -> dict[SensorSet, Prediction]:
         """What `write` kept there."""
         with np.load(path, allow_pickle=False) as stored:
-            details: dict[SensorSet, dict[str, str | float]] = json.loads(str(stored["details"]))
+            details: dict[SensorSet, dict[str, str | int | float]] = json.loads(
+                str(stored["details"])
+            )
             return {
                 name: Prediction(probabilities=stored[name], details=one)
                 for name, one in details.items()

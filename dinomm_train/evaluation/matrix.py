@@ -76,7 +76,7 @@ class MatrixRow:
 
     classes: tuple[ClassRow, ...]
     groups: tuple[GroupRow, ...]
-    details: tuple[dict[str, str | float], ...]
+    details: tuple[dict[str, str | int | float], ...]
     """What validation chose, seed by seed."""
 
 

@@ -124,7 +124,7 @@ class Workbench:
             train.features, train.labels, encoder.choices, self.config.linear, seed=job.seed
         )
         best = choose_probe(probes, chooser.features, chooser.labels)
-        details: dict[str, str | float] = {
+        details: dict[str, str | int | float] = {
             "features": probes.columns[best.choice].name,
             "learning_rate": probes.learning_rates[best.rate],
             "validation_micro_ap": best.validation_micro_ap,
@@ -156,7 +156,7 @@ class Workbench:
         label = f"labelled patches through {job.network}, {job.train_sensors}"
         with progress_bar(rounds * len(labelled.train), label) as advance:
             best = finetune(task, settings, advance)
-        details: dict[str, str | float] = {
+        details: dict[str, str | int | float] = {
             "learning_rate": best.learning_rate,
             "epoch": best.epoch,
             "validation_micro_ap": best.validation_micro_ap,
@@ -189,7 +189,7 @@ class Workbench:
         total = settings.epochs * samples + len(task.validation)
         with progress_bar(total, f"patches, legacy, {job.network}, {job.train_sensors}") as advance:
             score = run_legacy(task, settings, advance)
-        details: dict[str, str | float] = {
+        details: dict[str, str | int | float] = {
             "batch_micro_ap": score.batch_micro_ap,
             "epoch": score.epoch,
         }
@@ -229,6 +229,6 @@ def choose_labelled(splits: Mapping[str, StoredSplit], fraction: float, seed: in
 
 
 def _prediction(
-    probabilities: Float32[Tensor, "sample class"], details: dict[str, str | float]
+    probabilities: Float32[Tensor, "sample class"], details: dict[str, str | int | float]
 ) -> Prediction:
     return Prediction(probabilities=probabilities.float().cpu().numpy(), details=details)

@@ -4,9 +4,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from dinomm_train.models.backbone import Backbone, resample_table_as_published
 
@@ -19,17 +17,13 @@ def last_tokens(
     All blocks where the network has fewer. Of each crop the CLS token is first, then the network's
     register tokens if any, then patches row by row.
     """
-    depth = len(backbone.vit.blocks)
-    module = _BlockTokens(backbone.vit, list(range(max(0, depth - blocks), depth)))
-    weights: dict[str, Tensor] = {}
-    if backbone.table_resampling == "published":
-        assert backbone.vit.pos_embed is not None
-        side = crops.shape[-1] // backbone.patch_px
-        # timm takes a table that has the crop's grid already as it is.
-        table = resample_table_as_published(backbone.vit.pos_embed, (side, side))
-        weights["vit.pos_embed"] = table
-    pairs = functional_call(module, weights, (crops,))
-    return tuple(torch.cat([prefix, patches], dim=1) for patches, prefix in pairs)
+    vit = backbone.vit
+    tokens = _embed(backbone, crops)
+    after = []
+    for block in vit.blocks:
+        tokens = block(tokens)
+        after.append(tokens)
+    return tuple(vit.norm(one) for one in after[-blocks:])
 
 
 def last_attention(
@@ -40,12 +34,14 @@ def last_attention(
     What goes to the CLS token itself and to registers is left out, so a map sums to less than one.
     """
     vit = backbone.vit
-    tokens = _entering_last_block(backbone, crops)
-    block = vit.blocks[-1]
-    attention: Any = block.attn
+    tokens = _embed(backbone, crops)
+    *before, last = vit.blocks
+    for block in before:
+        tokens = block(tokens)
+    norm: Any = last.norm1
+    attention: Any = last.attn
     count, length, _ = tokens.shape
     shape = (count, length, 3, attention.num_heads, attention.head_dim)
-    norm: Any = block.norm1
     query, key, _ = attention.qkv(norm(tokens)).reshape(shape).permute(2, 0, 3, 1, 4)
     query, key = attention.q_norm(query[:, :, :1]), attention.k_norm(key)
     weights = torch.softmax(query @ key.transpose(-1, -2) * attention.scale, dim=-1)
@@ -54,30 +50,18 @@ def last_attention(
     return patches.reshape(count, -1, side, side)
 
 
-def _entering_last_block(backbone: Backbone, crops: Tensor) -> Tensor:
-    entering: list[Tensor] = []
-    hook = backbone.vit.blocks[-1].register_forward_pre_hook(
-        lambda _, inputs: entering.append(inputs[0])
-    )
-    with hook:
-        last_tokens(backbone, crops, blocks=1)
-    return entering[0]
-
-
-class _BlockTokens(nn.Module):
-    def __init__(self, vit: VisionTransformer, blocks: list[int]) -> None:
-        super().__init__()
-        self.vit = vit
-        self.blocks = blocks
-
-    def forward(self, crops: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Patch tokens and prefix tokens after each block."""
-        pairs: Any = self.vit.forward_intermediates(
-            crops,
-            indices=self.blocks,
-            return_prefix_tokens=True,
-            norm=True,
-            output_fmt="NLC",
-            intermediates_only=True,
-        )
-        return list(pairs)
+def _embed(backbone: Backbone, crops: Tensor) -> Float[Tensor, "crop token feature"]:
+    """Tokens with their positions, as they enter the first block."""
+    vit = backbone.vit
+    patches = vit.patch_embed(crops)  # [crop, row, column, feature]
+    if backbone.table_resampling == "timm":
+        placed = vit._pos_embed(patches)  # noqa: SLF001 (timm has no other door to this)
+    else:
+        assert vit.pos_embed is not None
+        assert vit.cls_token is not None
+        count, rows, columns, _ = patches.shape
+        table = resample_table_as_published(vit.pos_embed, (rows, columns))
+        classes = vit.cls_token.expand(count, -1, -1)
+        placed = vit.pos_drop(torch.cat((classes, patches.flatten(1, 2)), dim=1) + table)
+    tokens: Tensor = vit.norm_pre(vit.patch_drop(placed))
+    return tokens

@@ -51,7 +51,6 @@ def test_the_lines_in_the_readme_load_an_export_in_plain_timm(
     readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     blocks = readme.split("```python\n")[1:]
     (lines,) = [block.split("```")[0] for block in blocks if "timm.create_model" in block]
-    assert len([line for line in lines.splitlines() if not line.startswith("import")]) <= 4
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
     exec(lines, found)
@@ -90,7 +89,5 @@ def test_other_safetensors_files_are_refused(tmp_path: Path) -> None:
     ):
         read_frozen_backbone(path)
     path.write_bytes(b"nonsense")
-    with pytest.raises(
-        TrainError, match=r"not a plain vision transformer's: patch_embed\.proj\.weight is missing"
-    ):
+    with pytest.raises(TrainError, match="is not a readable safetensors file"):
         read_frozen_backbone(path)

@@ -6,13 +6,15 @@ import pytest
 import torch
 import xarray
 
+import dinomm_train
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.evaluation import embeddings
 from dinomm_train.evaluation.config import ExtractionConfig, SensorSet
 from dinomm_train.evaluation.embeddings import embed_dataset, write_embeddings
 from dinomm_train.evaluation.images import blank_missing, read_images
 from dinomm_train.models.frozen import FrozenBackbone, expected_input, untrained
-from tests.checkpoint_fixture import TINY_MODEL, TINY_RUN
+from dinomm_train.pretrained import read_frozen_backbone
+from tests.checkpoint_fixture import TINY_MODEL, TINY_RUN, write_run
 from tests.shard_fixture import make_dataset
 
 COUNTS = {"train": 10, "test": 5}
@@ -89,3 +91,14 @@ def test_features_come_batch_by_batch_of_the_splits_named(
     batches = list(embed_dataset(frozen, dataset, ("test",), config))
     assert [len(batch.keys) for batch in batches] == [2, 2, 1]
     assert list(batches[0].features) == ["s1", "s2", "s1+s2"]
+
+
+def test_the_python_call_gives_keys_and_features_of_one_split(
+    dataset: StoredDataset, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path, dataset.path)
+    keys, found = dinomm_train.embed(run, dataset.path, split="test", sensors="s2")
+    split = dataset.split("test")
+    assert keys == [split.key(position) for position in range(5)]
+    expected = features_of(read_frozen_backbone(run), dataset, "test", "s2")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
