@@ -1,11 +1,11 @@
 """How much one pass over the patches saves: a linear probe on cached features, and as published.
 
-As published (arXiv:2204.05381), every epoch runs the backbone on each labelled patch again, and one
-learning rate is trained at a time. Here each patch passes the backbone once per sensor set, and all
-learning rates and choices of layers are trained together on what is on disk. Both are measured on
-the same ViT-S/8 in CPU-seconds, the published epochs on a few patches of which each is the same
-work; the totals are for 1 % of 100,000 labelled samples, three sensor sets and 100 epochs.
-Exits 1 below the bar.
+As published (arXiv:2204.05381), every epoch runs the backbone again, on random crops of each
+labelled patch and on each validation patch, and one learning rate is trained at a time. Here each
+patch passes the backbone once per sensor set, and all learning rates and choices of layers are
+trained together on what is on disk. Both are measured on the same ViT-S/8 in CPU-seconds, the
+backbone on a few patches, as each is the same work; the totals are for 1 % of 100,000 labelled
+samples, 20,000 that choose, three sensor sets and 100 epochs. Exits 1 below the bar.
 """
 
 import argparse
@@ -58,24 +58,22 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         probe_s, wall_s = _probe_on_disk(Path(folder))
     labelled = round(SAMPLES * FRACTION)
-    published_s = SENSOR_SETS * (EPOCHS * labelled * per_step + VALIDATION * per_scored)
-    once_s = SENSOR_SETS * (labelled + VALIDATION) * per_patch
-    print(f"published: {1000 * per_step:.0f} ms of CPU per labelled patch and epoch, one at a time")
-    print(f"here: {1000 * per_patch:.0f} ms a patch once, {probe_s:.1f} s a sensor set after")
+    published_s = SENSOR_SETS * EPOCHS * (labelled * per_step + VALIDATION * per_scored)
+    extraction_s = SENSOR_SETS * (labelled + VALIDATION) * per_patch
+    fits_s = SENSOR_SETS * probe_s
+    counted, cached = published_s / (extraction_s + fits_s), published_s / fits_s
     print(
-        f"1 % of {SAMPLES:,} samples, {SENSOR_SETS} sensor sets, features on disk: "
-        f"{SENSOR_SETS * probe_s:.0f} CPU-s ({SENSOR_SETS * wall_s:.0f} s on one core)"
+        f"published: {1000 * per_step:.0f} ms of CPU per labelled patch and "
+        f"{1000 * per_scored:.0f} ms per validation patch, {EPOCHS} times; {published_s:,.0f} CPU-s"
     )
-    candidates = len(LinearConfig().learning_rates)
-    cached = published_s / (SENSOR_SETS * probe_s)
-    swept = candidates * SENSOR_SETS * EPOCHS * labelled * per_step
-    print(f"one learning rate as published: {published_s:,.0f} CPU-s")
-    print(f"ratio on cached features: {cached:.0f}x (at least {BAR:.0f}x)")
     print(
-        f"with the extraction counted, and {candidates} learning rates tried as published: "
-        f"{swept / (once_s + SENSOR_SETS * probe_s):.0f}x"
+        f"here: {1000 * per_patch:.0f} ms per patch once, {extraction_s:,.0f} CPU-s, then "
+        f"{fits_s:.0f} CPU-s ({SENSOR_SETS * wall_s:.0f} s on one core) for "
+        f"{len(LinearConfig().learning_rates)} learning rates x 4 choices of layers"
     )
-    return 0 if cached >= BAR else 1
+    print(f"ratio with the extraction counted: {counted:.0f}x (at least {BAR:.0f}x)")
+    print(f"ratio on features that are on disk: {cached:,.0f}x")
+    return 0 if counted >= BAR else 1
 
 
 def _cpu_s(work: Callable[[], object]) -> float:

@@ -45,6 +45,24 @@ def path_ending(*suffixes: str) -> Callable[[click.Context, click.Parameter, Pat
     return check
 
 
+_NETWORK = (
+    click.argument("checkpoint", callback=existing_checkpoint),
+    click.option(
+        "--architecture",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Training configuration whose network `random` is, such as a run's config.toml.",
+    ),
+    click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        help="One of its settings, such as model.depth=6. May be repeated.",
+    ),
+    click.option("--seed", type=click.IntRange(min=0), default=0, help="Of untrained weights."),
+)
+
+
 def network_options(command: Command) -> Command:
     """Options of a command that takes a `network`."""
 
@@ -68,23 +86,42 @@ def network_options(command: Command) -> Command:
         choice = NetworkChoice(checkpoint=checkpoint, untrained=config, seed=seed)
         return command(network=choice, **others)
 
-    return with_options(
-        with_network,
-        click.argument("checkpoint", callback=existing_checkpoint),
-        click.option(
-            "--architecture",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="Training configuration whose network `random` is, such as a run's config.toml.",
-        ),
-        click.option(
-            "--set",
-            "assignments",
-            multiple=True,
-            metavar="SECTION.KEY=VALUE",
-            help="One of its settings, such as model.depth=6. May be repeated.",
-        ),
-        click.option("--seed", type=click.IntRange(min=0), default=0, help="Of untrained weights."),
-    )
+    return with_options(with_network, *_NETWORK)
+
+
+_EXTRACTION = (
+    click.option(
+        "--sensors",
+        multiple=True,
+        type=click.Choice(SENSOR_SETS),
+        help="What the network is given. May be repeated.  [default: all there is]",
+    ),
+    click.option("--batch-size", type=click.IntRange(min=1), default=64, help="Patches at once."),
+    click.option(
+        "--crop-px",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Side of the centre crop taken of a patch; 0 takes all of it, 112 is published.",
+    ),
+    click.option(
+        "--input-px",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Side to which that is resized; 0 takes the nearest that the network's patches tile.",
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(get_args(DeviceChoice)),
+        default="auto",
+        help="Where to compute; `auto` takes a GPU where there is one.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16"]),
+        default="fp32",
+        help="Of frozen networks; bf16 is faster on a GPU, and features differ in the third digit.",
+    ),
+)
 
 
 def extraction_options(command: Command) -> Command:
@@ -111,44 +148,7 @@ def extraction_options(command: Command) -> Command:
         )
         return command(extraction=extraction, **others)
 
-    return with_options(
-        with_extraction,
-        click.option(
-            "--sensors",
-            multiple=True,
-            type=click.Choice(SENSOR_SETS),
-            help="What the network is given. May be repeated.  [default: all there is]",
-        ),
-        click.option(
-            "--batch-size", type=click.IntRange(min=1), default=64, help="Patches at once."
-        ),
-        click.option(
-            "--crop-px",
-            type=click.IntRange(min=0),
-            default=0,
-            help="Side of the centre crop taken of a patch; 0 takes all of it, 112 is published.",
-        ),
-        click.option(
-            "--input-px",
-            type=click.IntRange(min=0),
-            default=0,
-            help="Side to which that is resized; 0 takes the nearest that the network's patches "
-            "tile.",
-        ),
-        click.option(
-            "--device",
-            type=click.Choice(get_args(DeviceChoice)),
-            default="auto",
-            help="Where to compute; `auto` takes a GPU where there is one.",
-        ),
-        click.option(
-            "--precision",
-            type=click.Choice(["fp32", "bf16"]),
-            default="fp32",
-            help="Of frozen networks; bf16 is faster on a GPU, and features differ in the third "
-            "digit.",
-        ),
-    )
+    return with_options(with_extraction, *_EXTRACTION)
 
 
 def with_options(command: Command, *options: Callable[[Command], Command]) -> Command:

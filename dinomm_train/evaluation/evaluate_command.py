@@ -44,6 +44,78 @@ def _beside(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
     return named
 
 
+_MATRIX = (
+    click.option(
+        "--protocol",
+        "protocols",
+        multiple=True,
+        type=click.Choice(PROTOCOLS),
+        default=DEFAULT_PROTOCOLS,
+        help="How labels are learnt. May be repeated.",
+    ),
+    click.option(
+        "--train-sensors",
+        multiple=True,
+        type=click.Choice(SENSOR_SETS),
+        help="Also learn on patches seen by these. May be repeated.",
+    ),
+    click.option(
+        "--test-sensors",
+        multiple=True,
+        type=click.Choice(SENSOR_SETS),
+        help="And score that on patches seen by these. May be repeated.",
+    ),
+    click.option(
+        "--label-fraction",
+        "label_fractions",
+        multiple=True,
+        type=click.FloatRange(min=0, min_open=True, max=1),
+        default=(1.0,),
+        help="Share of the train split whose labels are used. May be repeated.",
+    ),
+    click.option(
+        "--seeds",
+        type=click.IntRange(min=1),
+        default=1,
+        help="Repetitions, each with its own few labels, orders and new layers.",
+    ),
+    click.option(
+        "--floor",
+        "floors",
+        multiple=True,
+        type=click.Choice(FLOORS),
+        default=FLOORS,
+        help="Scored beside it: itself untrained, channel statistics, random convolutions.",
+    ),
+    click.option(
+        "--no-floor",
+        "floor",
+        is_flag=True,
+        flag_value=False,
+        default=True,
+        help="None of these.",
+    ),
+    click.option(
+        "--supervised",
+        is_flag=True,
+        help="Also train the same network from scratch with the labels.",
+    ),
+    click.option(
+        "--beside",
+        multiple=True,
+        callback=_beside,
+        metavar="NAME=CHECKPOINT",
+        help="Another checkpoint in the same table, such as one pretrained on one sensor.",
+    ),
+    click.option(
+        "--bootstrap",
+        type=click.IntRange(min=1),
+        default=500,
+        help="Resamples of the test split behind each interval.",
+    ),
+)
+
+
 def _matrix_options(command: Command) -> Command:
     """Options that say what is scored; the command takes them as a `matrix` of keywords."""
 
@@ -74,78 +146,29 @@ def _matrix_options(command: Command) -> Command:
         }
         return command(matrix=matrix, **others)
 
-    sensors = click.Choice(SENSOR_SETS)
-    return with_options(
-        with_matrix,
-        click.option(
-            "--protocol",
-            "protocols",
-            multiple=True,
-            type=click.Choice(PROTOCOLS),
-            default=DEFAULT_PROTOCOLS,
-            help="How labels are learnt. May be repeated.",
-        ),
-        click.option(
-            "--train-sensors",
-            multiple=True,
-            type=sensors,
-            help="Also learn on patches seen by these. May be repeated.",
-        ),
-        click.option(
-            "--test-sensors",
-            multiple=True,
-            type=sensors,
-            help="And score that on patches seen by these. May be repeated.",
-        ),
-        click.option(
-            "--label-fraction",
-            "label_fractions",
-            multiple=True,
-            type=click.FloatRange(min=0, min_open=True, max=1),
-            default=(1.0,),
-            help="Share of the train split whose labels are used. May be repeated.",
-        ),
-        click.option(
-            "--seeds",
-            type=click.IntRange(min=1),
-            default=1,
-            help="Repetitions, each with its own few labels, orders and new layers.",
-        ),
-        click.option(
-            "--floor",
-            "floors",
-            multiple=True,
-            type=click.Choice(FLOORS),
-            default=FLOORS,
-            help="Scored beside it: itself untrained, channel statistics, random convolutions.",
-        ),
-        click.option(
-            "--no-floor",
-            "floor",
-            is_flag=True,
-            flag_value=False,
-            default=True,
-            help="None of these.",
-        ),
-        click.option(
-            "--supervised",
-            is_flag=True,
-            help="Also train the same network from scratch with the labels.",
-        ),
-        click.option(
-            "--beside",
-            multiple=True,
-            callback=_beside,
-            metavar="NAME=CHECKPOINT",
-            help="Another checkpoint in the same table, such as one pretrained on one sensor.",
-        ),
-        click.option(
-            "--bootstrap",
-            type=click.IntRange(min=1),
-            default=500,
-            help="Resamples of the test split behind each interval.",
-        ),
-    )
+    return with_options(with_matrix, *_MATRIX)
+
+
+_PROTOCOL = (
+    click.option("--linear-epochs", type=click.IntRange(min=1), default=100, help="Of `linear`."),
+    click.option(
+        "--finetune-epochs", type=click.IntRange(min=1), default=20, help="Of `finetune`."
+    ),
+    click.option(
+        "--finetune-lr",
+        type=click.FloatRange(min=0, min_open=True),
+        multiple=True,
+        default=(1e-3,),
+        help="Of `finetune`; validation chooses among several. May be repeated.",
+    ),
+    click.option("--legacy-epochs", type=click.IntRange(min=1), default=100, help="Of `legacy`."),
+    click.option(
+        "--legacy-lr",
+        type=click.FloatRange(min=0, min_open=True),
+        default=0.01,
+        help="Of `legacy`; published are 0.01 for DINO-MM and 0.1 for an untrained network.",
+    ),
+)
 
 
 def _protocol_options(command: Command) -> Command:
@@ -170,27 +193,7 @@ def _protocol_options(command: Command) -> Command:
         }
         return command(settings=settings, **others)
 
-    positive = click.IntRange(min=1)
-    above_zero = click.FloatRange(min=0, min_open=True)
-    return with_options(
-        with_settings,
-        click.option("--linear-epochs", type=positive, default=100, help="Of `linear`."),
-        click.option("--finetune-epochs", type=positive, default=20, help="Of `finetune`."),
-        click.option(
-            "--finetune-lr",
-            type=above_zero,
-            multiple=True,
-            default=(1e-3,),
-            help="Of `finetune`; validation chooses among several. May be repeated.",
-        ),
-        click.option("--legacy-epochs", type=positive, default=100, help="Of `legacy`."),
-        click.option(
-            "--legacy-lr",
-            type=above_zero,
-            default=0.01,
-            help="Of `legacy`; published are 0.01 for DINO-MM and 0.1 for an untrained network.",
-        ),
-    )
+    return with_options(with_settings, *_PROTOCOL)
 
 
 @click.command("evaluate")

@@ -37,6 +37,10 @@ _WITHOUT_CHANCE: tuple[Protocol, ...] = ("knn", "logistic")
 """Protocols whose result the labelled samples alone decide."""
 
 
+Details = dict[str, str | int | float]
+"""What validation chose for a fit, by name."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """What learns from which labels, and what it then looks at."""
@@ -62,7 +66,7 @@ class Prediction:
 
     probabilities: Float32[np.ndarray, "sample class"]
 
-    details: dict[str, str | int | float]
+    details: Details
     """What validation chose, by name."""
 
 
@@ -154,9 +158,7 @@ class PredictionStore:
     def read(self, path: Path) -> dict[SensorSet, Prediction]:
         """What `write` kept there."""
         with np.load(path, allow_pickle=False) as stored:
-            details: dict[SensorSet, dict[str, str | int | float]] = json.loads(
-                str(stored["details"])
-            )
+            details: dict[SensorSet, Details] = json.loads(str(stored["details"]))
             return {
                 name: Prediction(probabilities=stored[name], details=one)
                 for name, one in details.items()

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64, Int64, UInt8
 from dinomm_train.evaluation.bootstrap import MEASURES, interval, resample_scores
 from dinomm_train.evaluation.breakdown import Group
 from dinomm_train.evaluation.config import RANDOM, SUPERVISED, Protocol, SensorPair
-from dinomm_train.evaluation.jobs import Prediction
+from dinomm_train.evaluation.jobs import Details, Prediction
 from dinomm_train.evaluation.scores import Scores, score_probabilities
 
 
@@ -76,7 +76,7 @@ class MatrixRow:
 
     classes: tuple[ClassRow, ...]
     groups: tuple[GroupRow, ...]
-    details: tuple[dict[str, str | int | float], ...]
+    details: tuple[Details, ...]
     """What validation chose, seed by seed."""
 
 

@@ -19,10 +19,11 @@ from dinomm_train.evaluation.config import (
     SensorSet,
 )
 from dinomm_train.evaluation.contestants import Contestant
+from dinomm_train.evaluation.encoders import Encoder
 from dinomm_train.evaluation.features import FeatureStore, LabelledFeatures
-from dinomm_train.evaluation.jobs import Job, Prediction, protocol_settings
+from dinomm_train.evaluation.jobs import Details, Job, Prediction, protocol_settings
 from dinomm_train.evaluation.label_subsets import draw_subset
-from dinomm_train.evaluation.protocol_config import FinetuneConfig, LegacyConfig
+from dinomm_train.evaluation.protocol_config import FinetuneConfig, LegacyConfig, LinearConfig
 from dinomm_train.evaluation.protocols.finetune import FinetuneTask, finetune, predict_split
 from dinomm_train.evaluation.protocols.knn import knn_votes
 from dinomm_train.evaluation.protocols.legacy import LegacyTask, run_legacy
@@ -34,6 +35,10 @@ HELD_OUT_SHARE = 0.2
 
 _TABLES_KEPT = 3
 """Tables of features in memory: one sensor set's of train, validation and test."""
+
+
+_Predictor = Callable[[Tensor], Tensor]
+"""From a table of features to class probabilities."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,39 +104,27 @@ class Workbench:
         assert encoder is not None
         labelled = self.labelled(job.fraction, job.seed)
         train = self._table(job.network, "train", job.train_sensors).at(labelled.train)
-        tests = {
-            one: functools.partial(self._read, job.network, "test", one) for one in job.test_sensors
-        }
         plain = encoder.plain.slice
+        details: Details = {}
         if job.protocol == "knn":
-            bank = train.features[:, plain]
-            return {
-                sensors: _prediction(knn_votes(bank, train.labels, read()[:, plain]), {})
-                for sensors, read in tests.items()
-            }
-        chooser = self._table(job.network, labelled.chooser, job.train_sensors)
-        chooser = chooser.at(labelled.chosen)
-        if job.protocol == "logistic":
-            fitted = fit_logistic_probes(train.features[:, plain], train.labels)
-            l2 = choose_l2(fitted, chooser.features[:, plain], chooser.labels)
-            return {
-                sensors: _prediction(
-                    fitted.probabilities(read()[:, plain], l2.index), {"l2": l2.l2}
-                )
-                for sensors, read in tests.items()
-            }
-        probes = fit_linear_probes(
-            train.features, train.labels, encoder.choices, self.config.linear, seed=job.seed
-        )
-        best = choose_probe(probes, chooser.features, chooser.labels)
-        details: dict[str, str | int | float] = {
-            "features": probes.columns[best.choice].name,
-            "learning_rate": probes.learning_rates[best.rate],
-            "validation_micro_ap": best.validation_micro_ap,
-        }
+            predict: _Predictor = functools.partial(_vote, train, plain)
+        else:
+            chooser = self._table(job.network, labelled.chooser, job.train_sensors)
+            chooser = chooser.at(labelled.chosen)
+            if job.protocol == "logistic":
+                predict, details = _fit_logistic(train, chooser, plain)
+            else:
+                settings = self.config.linear
+                predict, details = _fit_linear(train, chooser, encoder, settings, seed=job.seed)
         return {
-            sensors: _prediction(probes.probabilities(read(), best.choice, best.rate), details)
-            for sensors, read in tests.items()
+            sensors: Prediction(
+                probabilities=predict(self._read(job.network, "test", sensors))
+                .float()
+                .cpu()
+                .numpy(),
+                details=details,
+            )
+            for sensors in job.test_sensors
         }
 
     def _run_finetune(self, job: Job) -> dict[SensorSet, Prediction]:
@@ -156,7 +149,7 @@ class Workbench:
         label = f"labelled patches through {job.network}, {job.train_sensors}"
         with progress_bar(rounds * len(labelled.train), label) as advance:
             best = finetune(task, settings, advance)
-        details: dict[str, str | int | float] = {
+        details: Details = {
             "learning_rate": best.learning_rate,
             "epoch": best.epoch,
             "validation_micro_ap": best.validation_micro_ap,
@@ -189,7 +182,7 @@ class Workbench:
         total = settings.epochs * samples + len(task.validation)
         with progress_bar(total, f"patches, legacy, {job.network}, {job.train_sensors}") as advance:
             score = run_legacy(task, settings, advance)
-        details: dict[str, str | int | float] = {
+        details: Details = {
             "batch_micro_ap": score.batch_micro_ap,
             "epoch": score.epoch,
         }
@@ -228,7 +221,31 @@ def choose_labelled(splits: Mapping[str, StoredSplit], fraction: float, seed: in
     )
 
 
-def _prediction(
-    probabilities: Float32[Tensor, "sample class"], details: dict[str, str | int | float]
-) -> Prediction:
-    return Prediction(probabilities=probabilities.float().cpu().numpy(), details=details)
+def _vote(train: LabelledFeatures, plain: slice, queries: Tensor) -> Tensor:
+    return knn_votes(train.features[:, plain], train.labels, queries[:, plain])
+
+
+def _fit_logistic(
+    train: LabelledFeatures, chooser: LabelledFeatures, plain: slice
+) -> tuple[_Predictor, Details]:
+    probes = fit_logistic_probes(train.features[:, plain], train.labels)
+    best = choose_l2(probes, chooser.features[:, plain], chooser.labels)
+    return lambda rows: probes.probabilities(rows[:, plain], best.index), {"l2": best.l2}
+
+
+def _fit_linear(
+    train: LabelledFeatures,
+    chooser: LabelledFeatures,
+    encoder: Encoder,
+    settings: LinearConfig,
+    *,
+    seed: int,
+) -> tuple[_Predictor, Details]:
+    probes = fit_linear_probes(train.features, train.labels, encoder.choices, settings, seed=seed)
+    best = choose_probe(probes, chooser.features, chooser.labels)
+    details: Details = {
+        "features": probes.columns[best.choice].name,
+        "learning_rate": probes.learning_rates[best.rate],
+        "validation_micro_ap": best.validation_micro_ap,
+    }
+    return lambda rows: probes.probabilities(rows, best.choice, best.rate), details

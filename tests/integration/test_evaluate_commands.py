@@ -44,10 +44,11 @@ def test_evaluate_scores_the_run_and_its_floors_under_every_sensor_set(
 ) -> None:
     out = tmp_path / "scores"
     fractions = ("--label-fraction", 0.25, "--label-fraction", 1, "--seeds", 2)
-    result = invoke("evaluate", run, dataset, "--out", out, *FAST, *fractions)
+    floors = ("--floor", "random", "--floor", "rcf")
+    result = invoke("evaluate", run, dataset, "--out", out, *FAST, *fractions, *floors)
     assert result.exit_code == 0, result.output
     stored = json.loads((out / "scores.json").read_text())
-    assert len(stored["rows"]) == 3 * 2 * 2 * 4
+    assert len(stored["rows"]) == 3 * 2 * 2 * 3
     assert stored["setup"]["samples"] == {"train": 40, "validation": 12, "test": 16}
     assert stored["setup"]["labelled"] == {"0.25": 10, "1": 40}
     assert (stored["setup"]["crop_px"], stored["setup"]["input_px"]) == (32, 32)
@@ -87,7 +88,7 @@ def test_a_second_call_finds_features_and_fits_and_says_the_same(
 def test_processes_together_say_what_one_says_alone(
     dataset: Path, run: Path, tmp_path: Path
 ) -> None:
-    arguments = ("evaluate", run, dataset, *FAST, "--floor", "statistics")
+    arguments = ("evaluate", run, dataset, *FAST, "--floor", "statistics", "--sensors", "s2")
     alone = invoke(*arguments, "--out", tmp_path / "alone")
     assert alone.exit_code == 0, alone.output
     cache = ("--cache", tmp_path / "cache", "--out", tmp_path / "together")
@@ -101,9 +102,13 @@ def test_processes_together_say_what_one_says_alone(
         )
         for rank in range(2)
     ]
-    for process in launched:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors.decode()
+    try:
+        for process in launched:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors.decode()
+    finally:
+        for process in launched:
+            process.kill()
     assert (tmp_path / "together" / "scores.json").read_bytes() == (
         tmp_path / "alone" / "scores.json"
     ).read_bytes()

@@ -59,7 +59,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     )
 
 
-def job(protocol: Protocol, *, tests: tuple[SensorSet, ...] = ("s2",), fraction: float = 1) -> Job:
+def job(
+    protocol: Protocol, *, tests: tuple[SensorSet, ...] = ("s2",), fraction: float = 1.0
+) -> Job:
     return Job(
         network="random",
         protocol=protocol,
