@@ -38,8 +38,8 @@ def test_every_class_keeps_its_share_and_at_least_one_sample(seed: int, fraction
     drawn = labels[draw_subset(labels, fraction=fraction, seed=seed)].sum(axis=0)
     share = fraction * labels.sum(axis=0)
     assert drawn[11] == 1
-    assert (drawn[:11] >= np.floor(share[:11]) - 1).all()
-    assert (drawn[:6] <= 1.25 * share[:6] + 5).all(), "frequent classes are not drawn too often"
+    assert (drawn[:11] >= np.floor(share[:11]) - 4).all()
+    assert (drawn[:6] <= 1.2 * share[:6] + 2).all(), "frequent classes are not drawn too often"
 
 
 def test_a_random_draw_of_the_same_size_loses_classes_that_the_subset_keeps() -> None:
