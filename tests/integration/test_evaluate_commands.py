@@ -85,6 +85,7 @@ def test_a_second_call_finds_features_and_fits_and_says_the_same(
     assert [row["network"] for row in json.loads(first.stdout)["rows"]] == ["checkpoint"] * 2
 
 
+@pytest.mark.slow
 def test_processes_together_say_what_one_says_alone(
     dataset: Path, run: Path, tmp_path: Path
 ) -> None:
