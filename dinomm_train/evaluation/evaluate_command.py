@@ -93,6 +93,7 @@ _MATRIX = (
         is_flag=True,
         flag_value=False,
         default=True,
+        show_default=False,
         help="None of these.",
     ),
     click.option(
@@ -233,7 +234,7 @@ def evaluate_command(  # noqa: PLR0913 - one parameter per group of options
     """
     from dinomm_train.evaluation.pipeline import evaluate
     from dinomm_train.evaluation.report.files import write_report
-    from dinomm_train.evaluation.report.markdown import interval_note, to_summary
+    from dinomm_train.evaluation.report.markdown import to_brief
     from dinomm_train.evaluation.report.tables import to_plain
 
     try:
@@ -255,5 +256,4 @@ def evaluate_command(  # noqa: PLR0913 - one parameter per group of options
     if as_json:
         print_json(to_plain(evaluation))
         return
-    click.echo(to_summary(evaluation.rows))
-    click.echo(f"\n{interval_note(evaluation.setup)}\n\n" + "\n".join(map(str, paths)))
+    click.echo(to_brief(evaluation) + "\n\n" + "\n".join(map(str, paths)))

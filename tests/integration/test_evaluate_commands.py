@@ -147,6 +147,22 @@ def test_fine_tuning_legacy_crossed_sensors_and_others_stand_in_one_table(
     assert "## Legacy" in (tmp_path / "scores.md").read_text()
 
 
+def test_legacy_alone_makes_its_own_table_and_no_other(
+    dataset: Path, run: Path, tmp_path: Path
+) -> None:
+    result = invoke(
+        *("evaluate", run, dataset, *FAST, "--out", tmp_path, "--no-floor", "--sensors", "s1"),
+        *("--protocol", "legacy", "--legacy-epochs", 1),
+    )
+    assert result.exit_code == 0, result.output
+    assert "published figures only" in result.output
+    assert "| s1      | 100 %  | checkpoint |" in result.output
+    assert "| protocol |" not in result.output
+    stored = json.loads((tmp_path / "scores.json").read_text())
+    assert stored["rows"] == []
+    assert 0 < stored["legacy"][0]["batch_micro_ap"] < 1
+
+
 def test_random_takes_its_architecture_from_a_runs_configuration(
     dataset: Path, tmp_path: Path
 ) -> None:

@@ -25,9 +25,21 @@ LEGACY_NOTE = (
 def to_markdown(evaluation: Evaluation) -> str:
     """The summary, gains, legacy figures, classes, groups, and how all of it was made."""
     rows = evaluation.rows
-    parts = ["# Scores", to_summary(rows), interval_note(evaluation.setup)]
+    parts = ["# Scores", to_brief(evaluation)]
     if any(row.gains for row in rows):
         parts += ["## Gains, in points of mAP", _gain_table(rows)]
+    if rows:
+        parts += ["## Average precision by class, in %", _class_table(rows)]
+        parts += _group_tables(rows)
+    parts += ["## How", how(evaluation.setup)]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_brief(evaluation: Evaluation) -> str:
+    """The summary and the legacy figures, whichever there are."""
+    parts = []
+    if evaluation.rows:
+        parts += [to_summary(evaluation.rows), interval_note(evaluation.setup)]
     if evaluation.legacy:
         heads, body = legacy_cells(evaluation.legacy)
         parts += [
@@ -35,11 +47,7 @@ def to_markdown(evaluation: Evaluation) -> str:
             markdown_table(heads, body, text_columns=3),
             LEGACY_NOTE,
         ]
-    if rows:
-        parts += ["## Average precision by class, in %", _class_table(rows)]
-        parts += _group_tables(rows)
-    parts += ["## How", how(evaluation.setup)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts)
 
 
 def to_summary(rows: Sequence[MatrixRow]) -> str:
