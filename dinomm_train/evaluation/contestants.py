@@ -92,11 +92,14 @@ def _contestants(
         yield RANDOM, _of_network(twin, card, extraction, device)
     if "statistics" in config.floors:
         crop_px = choose_crop(card.patch.size_px, extraction)
-        yield "statistics", _of_floor(ChannelStatistics(card.channels, crop_px=crop_px))
+        yield (
+            "statistics",
+            _of_floor(ChannelStatistics(frozen.expects.channel_sensors, crop_px=crop_px)),
+        )
     if "rcf" in config.floors:
         crop_px = choose_crop(card.patch.size_px, extraction)
         filters = RandomConvolutions(
-            card.channels, crop_px=crop_px, seed=config.network.seed, device=device
+            frozen.expects.channel_sensors, crop_px=crop_px, seed=config.network.seed, device=device
         )
         yield "rcf", _of_floor(filters)
     if chosen not in (RANDOM, SUPERVISED):

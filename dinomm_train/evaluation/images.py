@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from bigearth_prep.bands import SENSORS, select_bands
+from bigearth_prep.bands import SENSORS, Sensor
 from dinomm_train.data.index import StoredDataset, StoredSplit
 from dinomm_train.data.inputs import InputScaling, to_network_input
 from dinomm_train.data.stream import ShardReader
@@ -124,11 +124,11 @@ def blank_missing(
     sensors: SensorSet,
 ) -> Float32[Tensor, "batch channel height width"]:
     """The images with the fill value in every channel of a sensor that is not in the set."""
-    kept = present_channels(expects.channels, sensors).to(images.device)[:, None, None]
+    kept = present_channels(expects.channel_sensors, sensors).to(images.device)[:, None, None]
     return torch.where(kept, images, expects.fill)
 
 
-def present_channels(channels: tuple[str, ...], sensors: SensorSet) -> Tensor:
-    """Which of these bands the sensors of the set measure, as booleans."""
+def present_channels(channel_sensors: tuple[Sensor, ...], sensors: SensorSet) -> Tensor:
+    """Which channels the sensors of the set measure, as booleans, given whose each is."""
     wanted = sensors.split("+")
-    return torch.tensor([band.sensor in wanted for band in select_bands(channels)])
+    return torch.tensor([sensor in wanted for sensor in channel_sensors])

@@ -88,8 +88,13 @@ def open_splits(dataset: StoredDataset) -> dict[str, StoredSplit]:
     """The dataset's splits that hold samples, by name.
 
     Raises:
-        TrainError: train or test holds no sample.
+        TrainError: the dataset is unlabelled, or train or test holds no sample.
     """
+    if not dataset.card.labels.classes:
+        raise TrainError(
+            f"{dataset.path} is unlabelled: its card lists no class, and scores need labels; "
+            "evaluate on a labelled dataset of the same bands, or write features with embed"
+        )
     splits = {name: dataset.split(name) for name in SPLITS if _sample_count(dataset, name)}
     for name in ("train", "test"):
         if name not in splits:

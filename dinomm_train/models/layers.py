@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dinomm_train.models.backbone import Backbone, resample_table_as_published
+from dinomm_train.models.backbone import Backbone
 
 
 def last_tokens(
@@ -18,7 +18,7 @@ def last_tokens(
     register tokens if any, then patches row by row.
     """
     vit = backbone.vit
-    tokens = _embed(backbone, crops)
+    tokens = backbone.embed(crops)
     after = []
     for block in vit.blocks:
         tokens = block(tokens)
@@ -34,7 +34,7 @@ def last_attention(
     What goes to the CLS token itself and to registers is left out, so a map sums to less than one.
     """
     vit = backbone.vit
-    tokens = _embed(backbone, crops)
+    tokens = backbone.embed(crops)
     *before, last = vit.blocks
     for block in before:
         tokens = block(tokens)
@@ -48,20 +48,3 @@ def last_attention(
     side = crops.shape[-1] // backbone.patch_px
     patches: Tensor = weights[:, :, 0, vit.num_prefix_tokens :]
     return patches.reshape(count, -1, side, side)
-
-
-def _embed(backbone: Backbone, crops: Tensor) -> Float[Tensor, "crop token feature"]:
-    """Tokens with their positions, as they enter the first block."""
-    vit = backbone.vit
-    patches = vit.patch_embed(crops)  # [crop, row, column, feature]
-    if backbone.table_resampling == "timm":
-        placed = vit._pos_embed(patches)  # noqa: SLF001 (timm has no other door to this)
-    else:
-        assert vit.pos_embed is not None
-        assert vit.cls_token is not None
-        count, rows, columns, _ = patches.shape
-        table = resample_table_as_published(vit.pos_embed, (rows, columns))
-        classes = vit.cls_token.expand(count, -1, -1)
-        placed = vit.pos_drop(torch.cat((classes, patches.flatten(1, 2)), dim=1) + table)
-    tokens: Tensor = vit.norm_pre(vit.patch_drop(placed))
-    return tokens

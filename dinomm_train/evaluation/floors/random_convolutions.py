@@ -5,6 +5,7 @@ from jaxtyping import Float32
 from torch import Tensor
 from torch.nn.functional import conv2d, relu
 
+from bigearth_prep.bands import Sensor
 from dinomm_train.evaluation.config import SensorSet
 from dinomm_train.evaluation.encoders import Columns, Encoder
 from dinomm_train.evaluation.images import present_channels
@@ -26,17 +27,16 @@ class RandomConvolutions(Encoder):
     """
 
     def __init__(
-        self, channels: tuple[str, ...], *, crop_px: int, seed: int, device: torch.device
+        self, channel_sensors: tuple[Sensor, ...], *, crop_px: int, seed: int, device: torch.device
     ) -> None:
-        self._channels = channels
+        self._channel_sensors = channel_sensors
         self._crop_px = crop_px
         generator = torch.Generator().manual_seed(seed)
-        shape = (FILTERS, len(channels), SIDE_PX, SIDE_PX)
+        shape = (FILTERS, len(channel_sensors), SIDE_PX, SIDE_PX)
         self._filters = torch.randn(shape, generator=generator).to(device)
         self.origin = f"{FILTERS} random filters of {SIDE_PX} x {SIDE_PX} px, seed {seed}"
-        self.checksum = (
-            f"random-convolutions-{FILTERS}-{STRIDE_PX}-{seed}-{crop_px}-{','.join(channels)}"
-        )
+        about = (FILTERS, STRIDE_PX, seed, crop_px, *channel_sensors)
+        self.checksum = f"random-convolutions-{'-'.join(map(str, about))}"
         self.width = 2 * FILTERS
         self.plain = Columns(name="filters", start=0, stop=self.width)
         self.choices = (self.plain,)
@@ -47,7 +47,7 @@ class RandomConvolutions(Encoder):
         """See the base class; filters do not see a missing channel."""
         top, left = ((side - self._crop_px) // 2 for side in images.shape[-2:])
         cropped = images[:, :, top : top + self._crop_px, left : left + self._crop_px]
-        present = present_channels(self._channels, sensors).to(images.device)
+        present = present_channels(self._channel_sensors, sensors).to(images.device)
         filters = self._filters[:, present]
         return torch.cat(
             [_means(few, filters) for few in torch.split(cropped[:, present], _IMAGES_AT_ONCE)]

@@ -28,7 +28,7 @@ EXPECTS = ExpectedInput(
     antialias=False,
     fill=0.0,
 )
-FLOOR = ChannelStatistics(("B02", "VH"), crop_px=8)
+FLOOR = ChannelStatistics(("s2", "s1"), crop_px=8)
 
 
 def contestant(*, features: bool = True, network: bool = True) -> Contestant:

@@ -1,10 +1,11 @@
 import numpy as np
 import torch
 
+from bigearth_prep.bands import Sensor
 from dinomm_train.evaluation.floors import random_convolutions
 from dinomm_train.evaluation.floors.random_convolutions import RandomConvolutions
 
-CHANNELS = ("B02", "B03", "VH")
+CHANNELS: tuple[Sensor, ...] = ("s2", "s2", "s1")
 CPU = torch.device("cpu")
 
 

@@ -1,9 +1,10 @@
 import numpy as np
 import torch
 
+from bigearth_prep.bands import Sensor
 from dinomm_train.evaluation.floors.statistics import ChannelStatistics
 
-CHANNELS = ("B02", "B03", "VH")
+CHANNELS: tuple[Sensor, ...] = ("s2", "s2", "s1")
 
 
 def test_numbers_are_those_of_the_centre_crop_channel_by_channel() -> None:
