@@ -13,7 +13,8 @@ from bigearth_prep.terminal import VerboseCommand, print_json, run_group, set_ve
 from dinomm_train import __version__
 from dinomm_train.config import DeviceChoice, Precision, Recipe, Shuffle
 from dinomm_train.errors import TrainError
-from dinomm_train.evaluation.commands import embed_command, evaluate_command, export_command
+from dinomm_train.evaluation.evaluate_command import evaluate_command
+from dinomm_train.evaluation.use_commands import attention_command, embed_command, export_command
 from dinomm_train.stop_request import StoppedEarly, StopRequest
 from dinomm_train.stream_commands import doctor_command, order_command
 from dinomm_train.stream_options import (
@@ -228,7 +229,14 @@ def replay_command(
     return 0 if result.finding else 1
 
 
-for _command in (evaluate_command, embed_command, export_command, order_command, doctor_command):
+for _command in (
+    evaluate_command,
+    embed_command,
+    attention_command,
+    export_command,
+    order_command,
+    doctor_command,
+):
     cli.add_command(_command)
 
 

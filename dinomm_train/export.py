@@ -91,6 +91,13 @@ def read_export(path: Path) -> FrozenBackbone:
     return freeze(architecture, expects, weights, origin=str(path))
 
 
+def is_export(path: Path) -> bool:
+    """Whether a safetensors file says that `write_export` made it."""
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+    return "dinomm_format" in metadata
+
+
 def _read_metadata(path: Path) -> dict[str, str]:
     with safe_open(path, framework="pt") as file:
         metadata: dict[str, str] = file.metadata() or {}

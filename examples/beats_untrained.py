@@ -14,14 +14,14 @@ MEASURES = ("micro_ap", "macro_ap")
 
 
 def main() -> int:
-    """Compare each network's rows with those of the same network untrained."""
+    """Compare the checkpoint's rows with those of the same network untrained."""
     rows = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["rows"]
-    scores = {(row["sensors"], row["protocol"], row["network"] == "random"): row for row in rows}
+    scores = {(row["sensors"], row["protocol"], row["network"]): row for row in rows}
     short = 0
-    for (sensors, protocol, untrained), row in scores.items():
-        if untrained:
+    for (sensors, protocol, network), row in scores.items():
+        if network != "checkpoint" or protocol == "finetune":
             continue
-        floor = scores[sensors, protocol, True]
+        floor = scores[sensors, protocol, "random"]
         gains = [row[measure] - floor[measure] for measure in MEASURES]
         clear = min(gains) >= MARGIN
         short += not clear

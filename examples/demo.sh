@@ -32,11 +32,12 @@ bigearth-prep inspect "$out/dataset" --preview "$out/patches.png" >"$out/card.tx
 say "3. Pretraining without labels: a small ViT, radar or optical blanked in half of the crops"
 dinomm-train pretrain "$out/dataset" --out "$out/run" --config "$config"
 
-say "4. Frozen features on the test split, beside the same network untrained"
+say "4. Frozen features on the test split, beside what they must beat"
 dinomm-train evaluate "$out/run" "$out/dataset" --protocol linear --input-px 60 --out "$out/scores"
 
 say "Written"
-echo "pictures: $out/patches.png $out/scores/scores.png"
+echo "report:   $out/scores/report.html"
+echo "pictures: $out/patches.png $out/scores/scores.png $out/scores/attention.png"
 echo "scores:   $out/scores/scores.md"
 echo "curves:   tensorboard --logdir $out/run/tensorboard"
 

@@ -1,44 +1,53 @@
-"""Frozen features of whole patches, as both sensors and as each alone."""
+"""Features of a dataset on disk: computed once, in whole files, shared out over processes."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from bigearth_prep.bands import SENSORS
+from bigearth_prep.terminal import progress_bar
+from bigearth_prep.whole_file import whole_file, write_text
 from dinomm_train.data.index import StoredDataset, StoredSplit
-from dinomm_train.data.inputs import InputScaling, to_network_input
-from dinomm_train.data.stream import ShardReader, StoredBatch
-from dinomm_train.distributed import choose_device
-from dinomm_train.errors import TrainError
-from dinomm_train.evaluation.config import SENSOR_SETS, ExtractionConfig, SensorSet
-from dinomm_train.models.frozen import ExpectedInput, FrozenBackbone
+from dinomm_train.evaluation.config import ExtractionConfig, SensorSet
+from dinomm_train.evaluation.encoders import Encoder
+from dinomm_train.evaluation.images import read_images
+
+_log = logging.getLogger(__name__)
+
+PART_SAMPLES = 1024
+"""Samples per file: what is lost when a process dies."""
+
+_VERSION = 1
+"""Of what is stored; another one is computed anew."""
+
+_POLL_S = 0.2
+_REMIND_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class InputSize:
-    """How a patch is brought to the size that the network takes."""
+class Share:
+    """Which part of the work is this process's: every `world`-th piece, from number `rank` on."""
 
-    crop_px: int
-    """Side of the centre crop, in pixels."""
+    rank: int = 0
+    world: int = 1
 
-    input_px: int
-    """Side after resizing, in pixels."""
-
-    antialias: bool
-    """Whether shrinking averages over the pixels between, as it did in training or not."""
+    def __contains__(self, piece: int) -> bool:
+        return piece % self.world == self.rank
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledFeatures:
-    """One split under one sensor set."""
+    """Some samples under one sensor set."""
 
-    features: Float32[Tensor, "sample dim"]
+    features: Float32[Tensor, "sample feature"]
     labels: UInt8[Tensor, "sample class"]
 
     def __len__(self) -> int:
@@ -50,105 +59,125 @@ class LabelledFeatures:
         return LabelledFeatures(features=self.features[chosen], labels=self.labels[chosen])
 
 
-def embed_split(
-    frozen: FrozenBackbone,
-    dataset: StoredDataset,
-    split: StoredSplit,
-    config: ExtractionConfig,
-) -> Iterator[dict[SensorSet, Float32[Tensor, "batch dim"]]]:
-    """Features of successive batches of the split in stored order, on the CPU.
+class FeatureStore:
+    """One encoder's features of one dataset, in a folder named after the checksums of both."""
 
-    Raises:
-        TrainError: the patches cannot be brought to a size that the network takes.
-    """
-    device = choose_device(config.device)
-    network = frozen.network.to(device)
-    scaling = InputScaling.of(dataset.card)
-    size = choose_input_size(frozen, dataset.card.patch.size_px, config)
-    for batch in _read_ahead(split, config.batch_size):
-        with torch.no_grad():
-            images = fit_images(to_network_input(batch, scaling, device), size)
-            features = {
-                sensors: network(blank_missing(images, frozen.expects, sensors)).cpu()
-                for sensors in config.sensor_sets
-            }
-        yield features
+    def __init__(self, cache: Path, encoder: Encoder, dataset: StoredDataset) -> None:
+        self._encoder = encoder
+        self._dataset = dataset
+        about = {
+            "version": _VERSION,
+            "encoder": encoder.checksum,
+            "dataset": dataset.checksum,
+            "width": encoder.width,
+        }
+        key = xxhash.xxh3_64_hexdigest(json.dumps(about, sort_keys=True).encode())
+        self.folder = cache / "features" / key
+        self._about = about | {"origin": encoder.origin, "dataset_path": str(dataset.path)}
 
+    def compute(
+        self,
+        name: str,
+        splits: Mapping[str, StoredSplit],
+        config: ExtractionConfig,
+        *,
+        device: torch.device,
+        share: Share,
+    ) -> None:
+        """Write this process's share of the parts that are not there yet.
 
-def choose_sensor_sets(
-    dataset: StoredDataset, wanted: tuple[SensorSet, ...]
-) -> tuple[SensorSet, ...]:
-    """The wanted sensor sets, or all that the dataset allows where none is wanted.
+        Args:
+            name: Of the encoder, for the progress line.
+            splits: What to encode.
+            config: Sensor sets and batch size.
+            device: Where to compute.
+            share: Which parts are this process's.
+        """
+        todo = [
+            (split, part, missing)
+            for split in splits.values()
+            for part in range(_parts(split))
+            if part in share and (missing := self._missing(split, part, config.sensor_sets))
+        ]
+        if not todo:
+            return
+        if share.rank == 0:
+            write_text(self.folder / "about.json", json.dumps(self._about, indent=2) + "\n")
+        total = sum(len(_positions(split, part)) for split, part, _ in todo)
+        with progress_bar(total, f"patches through {name}") as advance:
+            for split, part, missing in todo:
+                self._compute_part(split, part, missing, config.batch_size, device)
+                advance(len(_positions(split, part)))
 
-    Raises:
-        TrainError: a wanted set holds a sensor that the dataset lacks.
-    """
-    held = {sensor for sensor in SENSORS if dataset.card.sensor_bands(sensor)}
-    allowed = tuple(one for one in SENSOR_SETS if set(one.split("+")) <= held)
-    for sensors in wanted:
-        if sensors not in allowed:
-            raise TrainError(
-                f"--sensors {sensors}: {dataset.path} holds only {', '.join(sorted(held))}; "
-                f"choose {' or '.join(allowed)}"
-            )
-    return wanted or allowed
-
-
-def choose_input_size(frozen: FrozenBackbone, patch_px: int, config: ExtractionConfig) -> InputSize:
-    """The sides of crop and input for patches of this side.
-
-    Raises:
-        TrainError: the crop is larger than a patch, or the network's patches do not tile the input.
-    """
-    crop_px = config.crop_px or patch_px
-    if crop_px > patch_px:
-        raise TrainError(
-            f"--crop-px {crop_px} is more than the dataset's patches of {patch_px} px; "
-            f"choose at most {patch_px}"
+    def wait(self, splits: Mapping[str, StoredSplit], sensor_sets: tuple[SensorSet, ...]) -> None:
+        """Return once every part is there, whichever process writes it."""
+        wait_for(
+            [
+                self._path(split.name, sensors, part)
+                for split in splits.values()
+                for part in range(_parts(split))
+                for sensors in sensor_sets
+            ]
         )
-    token_px = frozen.network.patch_px
-    nearest_px = max(1, round(crop_px / token_px)) * token_px
-    input_px = config.input_px or nearest_px
-    if input_px % token_px:
-        raise TrainError(
-            f"--input-px {input_px} is not a multiple of the network's {token_px} px patches; "
-            f"choose {nearest_px}, or leave it out"
+
+    def read(self, split: StoredSplit, sensors: SensorSet) -> Float32[np.ndarray, "sample feature"]:
+        """The split's features under a sensor set, in stored order."""
+        parts = [
+            np.load(self._path(split.name, sensors, part), mmap_mode="r")
+            for part in range(_parts(split))
+        ]
+        return np.concatenate(parts)
+
+    def _compute_part(
+        self,
+        split: StoredSplit,
+        part: int,
+        missing: tuple[SensorSet, ...],
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        batches = _batches(_positions(split, part), batch_size)
+        encoded: dict[SensorSet, list[Tensor]] = {sensors: [] for sensors in missing}
+        for images in read_images(self._dataset, split, batches, device):
+            for sensors, rows in encoded.items():
+                rows.append(self._encoder.encode(images, sensors).cpu())
+        for sensors, rows in encoded.items():
+            path = self._path(split.name, sensors, part)
+            with whole_file(path) as partial, partial.open("wb") as file:
+                np.save(file, torch.cat(rows).numpy())
+
+    def _missing(
+        self, split: StoredSplit, part: int, sensor_sets: tuple[SensorSet, ...]
+    ) -> tuple[SensorSet, ...]:
+        return tuple(
+            sensors
+            for sensors in sensor_sets
+            if not self._path(split.name, sensors, part).is_file()
         )
-    return InputSize(crop_px=crop_px, input_px=input_px, antialias=frozen.expects.antialias)
+
+    def _path(self, split: str, sensors: SensorSet, part: int) -> Path:
+        return self.folder / f"{split}-{sensors}" / f"part-{part:06}.npy"
 
 
-def fit_images(
-    images: Float32[Tensor, "batch channel height width"], size: InputSize
-) -> Float32[Tensor, "batch channel side side"]:
-    """The centre of each image, resized (bicubic) where sides differ."""
-    top, left = ((side - size.crop_px) // 2 for side in images.shape[-2:])
-    cropped = images[:, :, top : top + size.crop_px, left : left + size.crop_px]
-    if size.input_px == size.crop_px:
-        return cropped
-    target = (size.input_px, size.input_px)
-    return interpolate(cropped, size=target, mode="bicubic", antialias=size.antialias)
+def wait_for(paths: list[Path]) -> None:
+    """Return once every file is there; says so each minute while other processes write them."""
+    since = time.monotonic()
+    while missing := [path for path in paths if not path.is_file()]:
+        time.sleep(_POLL_S)
+        if time.monotonic() - since > _REMIND_S:
+            since = time.monotonic()
+            _log.info("waiting for other processes: %d files, first %s", len(missing), missing[0])
 
 
-def blank_missing(
-    images: Float32[Tensor, "batch channel height width"],
-    expects: ExpectedInput,
-    sensors: SensorSet,
-) -> Float32[Tensor, "batch channel height width"]:
-    """The images with the fill value in every channel of a sensor that is not in the set."""
-    present = [sensor in sensors.split("+") for sensor in expects.channel_sensors]
-    kept = torch.tensor(present, device=images.device)[:, None, None]
-    return torch.where(kept, images, expects.fill)
+def _parts(split: StoredSplit) -> int:
+    return -(-len(split) // PART_SAMPLES)
 
 
-def _read_ahead(split: StoredSplit, batch_size: int) -> Iterator[StoredBatch]:
-    """The split's batches; the next one is read while the caller works on the last."""
-    reader = ShardReader(split)
-    positions = np.arange(len(split), dtype=np.int64)
-    starts = range(0, len(split), batch_size)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        reads = (pool.submit(reader.read, positions[at : at + batch_size]) for at in starts)
-        waiting = next(reads, None)
-        while waiting is not None:
-            batch = waiting.result()
-            waiting = next(reads, None)
-            yield batch
+def _positions(split: StoredSplit, part: int) -> Int64[np.ndarray, " sample"]:
+    return np.arange(part * PART_SAMPLES, min((part + 1) * PART_SAMPLES, len(split)))
+
+
+def _batches(
+    positions: Int64[np.ndarray, " sample"], batch_size: int
+) -> Iterator[Int64[np.ndarray, " _"]]:
+    return (positions[at : at + batch_size] for at in range(0, len(positions), batch_size))

@@ -1,59 +1,146 @@
-"""From a checkpoint and a dataset to the table of scores."""
+"""From a checkpoint and a dataset to the table of scores, on one process or shared by many."""
 
 import dataclasses
+import logging
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-
-from dinomm_train import __version__
+from bigearth_prep.card import SPLITS
+from bigearth_prep.terminal import progress_bar
 from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.distributed import choose_device, read_launch
+from dinomm_train.errors import TrainError
+from dinomm_train.evaluation.collect import collect
 from dinomm_train.evaluation.config import EvaluationConfig
-from dinomm_train.evaluation.features import choose_input_size, choose_sensor_sets
-from dinomm_train.evaluation.networks import open_networks
-from dinomm_train.evaluation.report import Evaluation, EvaluationSetup
-from dinomm_train.evaluation.sensor_matrix import describe_protocol, open_splits, score_matrix
-from dinomm_train.models.frozen import FrozenBackbone
+from dinomm_train.evaluation.contestants import open_contestants
+from dinomm_train.evaluation.evaluation import Evaluation
+from dinomm_train.evaluation.features import FeatureStore, Share, wait_for
+from dinomm_train.evaluation.images import choose_sensor_sets
+from dinomm_train.evaluation.jobs import (
+    FEATURE_PROTOCOLS,
+    Job,
+    PredictionStore,
+    pairs_of,
+    plan_jobs,
+)
+from dinomm_train.evaluation.pictures.gallery import Gallery, draw_gallery
+from dinomm_train.evaluation.workbench import Workbench
+
+_log = logging.getLogger(__name__)
 
 
-def evaluate(config: EvaluationConfig) -> Evaluation:
-    """Scores of the network, and of the same one untrained, under every sensor set and protocol.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """An evaluation, and pictures of patches beside it."""
+
+    evaluation: Evaluation
+    gallery: Gallery
+
+
+def evaluate(config: EvaluationConfig) -> Findings | None:
+    """Everything that was asked for; None on every process but the first of several.
+
+    Processes share the work through files in the cache, and none waits for another in a collective:
+    their number changes nothing but the time. What a stopped call has finished, the next one finds.
 
     Raises:
         TrainError: checkpoint or dataset cannot be read, do not fit each other, or lack what was
             asked for.
     """
+    launch = read_launch(os.environ)
+    share = Share(rank=launch.rank, world=launch.world) if launch else Share()
+    bench = _set_up(config, local_rank=launch.local_rank if launch else 0)
+    _extract(bench, share)
+    jobs = plan_jobs(bench.config, bench.contestants)
+    store = PredictionStore(config.cache, bench.dataset.checksum, bench.config)
+    paths = {job: store.path(job, bench.contestants[job.network]) for job in jobs}
+    _predict(bench, store, dict(list(paths.items())[share.rank :: share.world]))
+    if share.rank:
+        return None
+    wait_for(list(paths.values()))
+    done = {job: store.read(path) for job, path in paths.items()}
+    return Findings(evaluation=collect(bench, done), gallery=draw_gallery(bench))
+
+
+def _predict(bench: Workbench, store: PredictionStore, paths: Mapping[Job, Path]) -> None:
+    """Return once each of these jobs' predictions are on disk."""
+    with progress_bar(len(paths), "fits") as advance:
+        for job, path in paths.items():
+            if not path.is_file():
+                _log.debug("%s", job)
+                store.write(path, bench.run(job))
+            advance(1)
+
+
+def _extract(bench: Workbench, share: Share) -> None:
+    """Return once all features that jobs look at are on disk."""
+    seen = dict.fromkeys(one for pair in pairs_of(bench.config) for one in (pair.train, pair.test))
+    extraction = dataclasses.replace(bench.config.extraction, sensor_sets=tuple(seen))
+    for name, store in bench.stores.items():
+        store.compute(name, bench.splits, extraction, device=bench.device, share=share)
+    for store in bench.stores.values():
+        store.wait(bench.splits, extraction.sensor_sets)
+
+
+def open_splits(dataset: StoredDataset) -> dict[str, StoredSplit]:
+    """The dataset's splits that hold samples, by name.
+
+    Raises:
+        TrainError: the dataset is unlabelled, or train or test holds no sample.
+    """
+    if not dataset.card.labels.classes:
+        raise TrainError(
+            f"{dataset.path} is unlabelled: its card lists no class, and scores need labels; "
+            "evaluate on a labelled dataset of the same bands, or write features with embed"
+        )
+    splits = {name: dataset.split(name) for name in SPLITS if _sample_count(dataset, name)}
+    for name in ("train", "test"):
+        if name not in splits:
+            raise TrainError(
+                f"{dataset.path} has no samples in split {name}: evaluation learns on train and "
+                "scores on test; build shards with both, by --split or --split-ratio"
+            )
+    if "validation" not in splits:
+        _log.warning(
+            "%s has no validation samples; 20 %% of the labelled train samples choose in their "
+            "place",
+            dataset.path,
+        )
+    return splits
+
+
+def _sample_count(dataset: StoredDataset, name: str) -> int:
+    return dataset.card.splits[name].samples if name in dataset.card.splits else 0
+
+
+def _set_up(config: EvaluationConfig, *, local_rank: int) -> Workbench:
     dataset = StoredDataset.open(config.dataset)
     splits = open_splits(dataset)
-    sensor_sets = choose_sensor_sets(dataset, config.extraction.sensor_sets)
-    extraction = dataclasses.replace(config.extraction, sensor_sets=sensor_sets)
-    config = dataclasses.replace(config, extraction=extraction)
-    networks = open_networks(config.network, dataset, floor=config.floor)
-    rows = score_matrix(networks, dataset, splits, config)
-    return Evaluation(setup=_setup(config, dataset, splits, networks), rows=rows)
-
-
-def _setup(
-    config: EvaluationConfig,
-    dataset: StoredDataset,
-    splits: Mapping[str, StoredSplit],
-    networks: Mapping[str, FrozenBackbone],
-) -> EvaluationSetup:
-    *_, frozen = networks.values()
-    size = choose_input_size(frozen, dataset.card.patch.size_px, config.extraction)
-    return EvaluationSetup(
-        networks={name: one.origin for name, one in networks.items()},
-        architecture=dataclasses.asdict(frozen.architecture),
-        dataset=str(dataset.path),
-        dataset_checksum=dataset.checksum,
-        samples={name: len(split) for name, split in splits.items()},
-        positive_share=float(np.mean(splits["test"].labels)),
-        crop_px=size.crop_px,
-        input_px=size.input_px,
-        fill=frozen.expects.fill,
-        seed=config.network.seed,
-        protocols={
-            name: describe_protocol(name, held_out="validation" not in splits)
-            for name in config.protocols
-        },
-        created_by=f"dinomm-train {__version__}",
+    if "legacy" in config.protocols and "validation" not in splits:
+        raise TrainError(
+            f"{dataset.path} has no validation samples, which --protocol legacy scores; leave it "
+            "out, or build shards with a validation split"
+        )
+    wanted = choose_sensor_sets(dataset, config.extraction.sensor_sets)
+    for pair in config.crossed:
+        choose_sensor_sets(dataset, (pair.train, pair.test))
+    config = dataclasses.replace(
+        config, extraction=dataclasses.replace(config.extraction, sensor_sets=wanted)
+    )
+    device = choose_device(config.extraction.device, local_rank=local_rank)
+    contestants = open_contestants(config, dataset, device)
+    stores = {
+        name: FeatureStore(config.cache, one.encoder, dataset)
+        for name, one in contestants.items()
+        if one.encoder is not None and set(FEATURE_PROTOCOLS) & set(config.protocols)
+    }
+    return Workbench(
+        config=config,
+        dataset=dataset,
+        splits=splits,
+        contestants=contestants,
+        stores=stores,
+        device=device,
     )

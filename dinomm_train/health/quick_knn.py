@@ -6,7 +6,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from dinomm_train.distributed import gather_rows
-from dinomm_train.evaluation.knn import knn_votes
+from dinomm_train.evaluation.protocols.knn import knn_votes
 from dinomm_train.evaluation.scores import score_probabilities
 from dinomm_train.health.look import MustStop, Row, teacher_features
 from dinomm_train.health.patches import FixedPatches

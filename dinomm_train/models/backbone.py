@@ -83,7 +83,7 @@ class Backbone(nn.Module):
         """
         if not self.streams:
             return torch.cat([self.vit(crops) for crops in crops_by_size])
-        tokens = [self._embed(crops) for crops in crops_by_size]
+        tokens = [self.embed(crops) for crops in crops_by_size]
         factors = self._branch_factors(depth_uniforms, tokens) if self.training else None
         return class_features(
             self.vit, tokens, factors, run_block=self._run_block, recompute=self._recomputes
@@ -99,7 +99,7 @@ class Backbone(nn.Module):
             uniforms = torch.rand(shape, dtype=torch.float64).numpy()
         return branch_factors(uniforms, self._rates).to(tokens[0].device, non_blocking=True)
 
-    def _embed(
+    def embed(
         self, crops: Float[Tensor, "crop channel height width"]
     ) -> Float[Tensor, "crop token feature"]:
         """Tokens with their positions, class token first."""

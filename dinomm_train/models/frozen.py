@@ -107,7 +107,7 @@ def require_same_input(frozen: FrozenBackbone, card: DatasetCard, dataset: str) 
     """Return nothing where the dataset gives the network what it was trained on.
 
     Raises:
-        TrainError: bands, their order or their normalization differ; the message says how.
+        TrainError: bands, their order, units or normalization differ; the message says how.
     """
     wants, gives = frozen.expects, card.normalization
     differences = [
@@ -117,6 +117,11 @@ def require_same_input(frozen: FrozenBackbone, card: DatasetCard, dataset: str) 
             ("normalization", gives.scheme, wants.scheme),
         )
         if found != wanted
+    ]
+    differences += [
+        f"{sensor} in {card.sensors[sensor].unit} instead of {unit}"
+        for sensor, unit in wants.units.items()
+        if sensor in card.sensors and card.sensors[sensor].unit != unit
     ]
     differences += [
         f"{band} normalized with {_shown(gives.parameters[band])} instead of {_shown(parameters)}"

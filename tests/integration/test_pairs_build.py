@@ -30,7 +30,7 @@ from dinomm_train.config import RunConfig
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.inputs import InputScaling
 from dinomm_train.errors import TrainError
-from dinomm_train.evaluation.sensor_matrix import open_splits
+from dinomm_train.evaluation.pipeline import open_splits
 from dinomm_train.stop_request import StopRequest
 from dinomm_train.trainer import LaunchOptions, pretrain
 from tests.archive_fixture import build, problems_of, tree_bytes

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -42,6 +43,23 @@ def test_plain_timm_computes_the_same_features_from_an_export(
     torch.testing.assert_close(load_backbone(path)(larger), plain(larger), atol=1e-6, rtol=1e-6)
 
 
+def test_the_lines_in_the_readme_load_an_export_in_plain_timm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = frozen_run(tmp_path, PUBLISHED_TABLE)
+    write_export(frozen, tmp_path / "backbone.safetensors")
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    blocks = readme.split("```python\n")[1:]
+    (lines,) = [block.split("```")[0] for block in blocks if "timm.create_model" in block]
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(lines, found)
+    images = torch.rand(2, 14, 32, 32)
+    with torch.no_grad():
+        features = found["backbone"].eval()(images)
+    torch.testing.assert_close(features, frozen.network(images), atol=1e-6, rtol=1e-6)
+
+
 def test_the_metadata_tell_bands_units_normalization_crop_and_fill(tmp_path: Path) -> None:
     frozen = frozen_run(tmp_path, TINY_MODEL)
     path = tmp_path / "backbone.safetensors"
@@ -66,8 +84,10 @@ def test_an_export_is_as_readable_to_others_as_any_new_file(tmp_path: Path) -> N
 def test_other_safetensors_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(TrainError, match="not a backbone as dinomm-train export writes it"):
+    with pytest.raises(
+        TrainError, match=r"not a plain vision transformer's: patch_embed\.proj\.weight is missing"
+    ):
         read_frozen_backbone(path)
     path.write_bytes(b"nonsense")
-    with pytest.raises(TrainError, match="not a backbone as dinomm-train export writes it"):
+    with pytest.raises(TrainError, match="is not a readable safetensors file"):
         read_frozen_backbone(path)

@@ -1,149 +1,133 @@
-import dataclasses
-import threading
+from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float32
+from torch import Tensor
 
 from dinomm_train.data.index import StoredDataset
-from dinomm_train.data.inputs import InputScaling, to_network_input
-from dinomm_train.data.stream import ShardReader, StoredBatch
-from dinomm_train.errors import TrainError
 from dinomm_train.evaluation import features
-from dinomm_train.evaluation.config import SENSOR_SETS, ExtractionConfig, SensorSet
-from dinomm_train.evaluation.features import (
-    InputSize,
-    blank_missing,
-    choose_input_size,
-    choose_sensor_sets,
-    embed_split,
-    fit_images,
-)
-from dinomm_train.models.frozen import FrozenBackbone, expected_input, untrained
-from tests.checkpoint_fixture import TINY_MODEL, TINY_RUN
+from dinomm_train.evaluation.config import ExtractionConfig, SensorSet
+from dinomm_train.evaluation.encoders import Columns, Encoder
+from dinomm_train.evaluation.features import FeatureStore, Share, wait_for
+from dinomm_train.evaluation.floors.statistics import ChannelStatistics
 from tests.shard_fixture import make_dataset
+
+CPU = torch.device("cpu")
+SENSORS: tuple[SensorSet, ...] = ("s2", "s1+s2")
+CONFIG = ExtractionConfig(sensor_sets=SENSORS, batch_size=4)
+
+
+class CountingEncoder(Encoder):
+    """The mean of an image, and how many images were seen."""
+
+    def __init__(self, checksum: str = "one") -> None:
+        self.origin, self.checksum, self.width, self.seen = "a mean", checksum, 1, 0
+        self.plain = Columns(name="mean", start=0, stop=1)
+        self.choices = (self.plain,)
+
+    def encode(
+        self, images: Float32[Tensor, "batch channel height width"], sensors: SensorSet
+    ) -> Float32[Tensor, "batch feature"]:
+        self.seen += len(images)
+        return images.mean(dim=(1, 2, 3))[:, None] + len(sensors)
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> StoredDataset:
-    return StoredDataset.open(make_dataset(tmp_path_factory.mktemp("dataset"), size_px=40))
+    return StoredDataset.open(make_dataset(tmp_path_factory.mktemp("dataset"), size_px=8))
 
 
-@pytest.fixture
-def frozen(dataset: StoredDataset) -> FrozenBackbone:
-    expects = expected_input(dataset.card, TINY_RUN.views)
-    return untrained(TINY_MODEL, expects, seed=0, origin="a network")
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "PART_SAMPLES", 10)
 
 
-def extraction(**sizes: int) -> ExtractionConfig:
-    return ExtractionConfig(sensor_sets=SENSOR_SETS, device="cpu", **sizes)
+def computed(cache: Path, dataset: StoredDataset, encoder: Encoder, *shares: Share) -> FeatureStore:
+    store = FeatureStore(cache, encoder, dataset)
+    splits = {name: dataset.split(name) for name in ("train", "test")}
+    for share in shares or (Share(),):
+        store.compute("it", splits, CONFIG, device=CPU, share=share)
+    store.wait(splits, SENSORS)
+    return store
 
 
-def test_features_are_the_networks_on_whole_patches_in_stored_order(
-    dataset: StoredDataset, frozen: FrozenBackbone
-) -> None:
+def test_features_are_the_encoders_in_stored_order(dataset: StoredDataset, tmp_path: Path) -> None:
+    encoder = CountingEncoder()
+    store = computed(tmp_path, dataset, encoder)
+    assert encoder.seen == 2 * (24 + 8)
+    from dinomm_train.evaluation.images import read_images
+
     split = dataset.split("train")
-    batches = list(embed_split(frozen, dataset, split, extraction(batch_size=7)))
-    assert [len(batch["s1"]) for batch in batches] == [7, 7, 7, 3]
-    reader, scaling = ShardReader(split), InputScaling.of(dataset.card)
-    for position in (0, 6, 7, 23):
-        stored = reader.read(np.array([position], dtype=np.int64))
-        image = to_network_input(stored, scaling, torch.device("cpu"))
-        expected = frozen.network(image)[0]
-        found = batches[position // 7]["s1+s2"][position % 7]
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    (images,) = read_images(dataset, split, [np.arange(24)], CPU)
+    expected = images.mean(dim=(1, 2, 3)).numpy()[:, None] + 2
+    np.testing.assert_allclose(store.read(split, "s2"), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("sensors", "blank"), [("s1", slice(12)), ("s2", slice(12, 14))])
-def test_a_missing_sensor_holds_the_fill_value_and_the_other_is_untouched(
-    frozen: FrozenBackbone, sensors: SensorSet, blank: slice
+def test_what_is_on_disk_is_not_computed_again(dataset: StoredDataset, tmp_path: Path) -> None:
+    store = computed(tmp_path, dataset, CountingEncoder())
+    again = CountingEncoder()
+    computed(tmp_path, dataset, again)
+    assert again.seen == 0
+    (store.folder / "train-s2" / "part-000001.npy").unlink()
+    computed(tmp_path, dataset, again)
+    assert again.seen == 10, "the part that was lost, under the sensor set that was lost"
+
+
+def test_another_encoder_or_dataset_shares_nothing(dataset: StoredDataset, tmp_path: Path) -> None:
+    other = StoredDataset.open(make_dataset(tmp_path / "other", size_px=8, seed=1))
+    folders = {
+        FeatureStore(tmp_path, CountingEncoder(), dataset).folder,
+        FeatureStore(tmp_path, CountingEncoder("two"), dataset).folder,
+        FeatureStore(tmp_path, CountingEncoder(), other).folder,
+    }
+    assert len(folders) == 3
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_write_the_bytes_that_one_alone_writes(
+    dataset: StoredDataset, tmp_path: Path, world: int
 ) -> None:
-    images = torch.rand(2, 14, 8, 8)
-    expected = images.clone()
-    expected[:, blank] = -1.5
-    assert torch.equal(blank_missing(images, frozen.expects, sensors), expected)
-    assert torch.equal(blank_missing(images, frozen.expects, "s1+s2"), images)
+    def encoder() -> Encoder:
+        return ChannelStatistics(("s2",) * 12 + ("s1",) * 2, crop_px=8)
+
+    alone = computed(tmp_path / "alone", dataset, encoder()).folder
+    shares = [Share(rank=rank, world=world) for rank in range(world)]
+    shared = computed(tmp_path / "shared", dataset, encoder(), *shares).folder
+    files = sorted(path.relative_to(alone) for path in alone.rglob("*.npy"))
+    assert files == sorted(path.relative_to(shared) for path in shared.rglob("*.npy"))
+    assert len(files) == 2 * (3 + 1)
+    for name in files:
+        assert (alone / name).read_bytes() == (shared / name).read_bytes()
 
 
-def test_features_of_sensor_sets_differ(dataset: StoredDataset, frozen: FrozenBackbone) -> None:
-    (batch,) = embed_split(frozen, dataset, dataset.split("test"), extraction())
-    assert not torch.allclose(batch["s1"], batch["s2"])
-    assert not torch.allclose(batch["s1"], batch["s1+s2"])
-
-
-@pytest.mark.parametrize("input_px", [24, 8])
-def test_resizing_equals_opencvs_cubic_on_the_centre(input_px: int) -> None:
-    image = np.random.default_rng(0).random((20, 20), dtype=np.float32)
-    images = torch.from_numpy(image)[None, None]
-    fitted = fit_images(images, InputSize(crop_px=12, input_px=input_px, antialias=False))
-    expected = cv2.resize(image[4:16, 4:16], (input_px, input_px), interpolation=cv2.INTER_CUBIC)
-    np.testing.assert_allclose(fitted[0, 0].numpy(), expected, atol=1e-5)
-
-
-def test_antialiasing_averages_over_what_shrinking_would_skip() -> None:
-    stripes = torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(32, 8)[None, None]
-    shrunk = fit_images(stripes, InputSize(crop_px=32, input_px=8, antialias=True))
-    inner = shrunk[:, :, :, 1:-1]
-    torch.testing.assert_close(inner, torch.full_like(inner, 0.25), atol=0.05, rtol=0)
-
-
-def test_the_next_batch_is_read_while_the_last_is_in_use(
-    dataset: StoredDataset, frozen: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+def test_a_process_that_dies_leaves_whole_parts_alone(
+    dataset: StoredDataset, tmp_path: Path
 ) -> None:
-    second_read = threading.Event()
+    class DyingEncoder(CountingEncoder):
+        def encode(
+            self, images: Float32[Tensor, "batch channel height width"], sensors: SensorSet
+        ) -> Float32[Tensor, "batch feature"]:
+            if self.seen > 30:
+                raise KeyboardInterrupt
+            return super().encode(images, sensors)
 
-    class WatchedReader(ShardReader):
-        def read(self, positions: Int64[np.ndarray, " batch"]) -> StoredBatch:
-            if positions[0] > 0:
-                second_read.set()
-            return super().read(positions)
-
-    monkeypatch.setattr(features, "ShardReader", WatchedReader)
-    batches = embed_split(frozen, dataset, dataset.split("test"), extraction(batch_size=4))
-    next(batches)
-    assert second_read.wait(timeout=10)
-    assert len(list(batches)) == 1
-
-
-@pytest.mark.parametrize(
-    ("patch_px", "crop_px", "input_px", "expected"),
-    [
-        (120, 0, 0, (120, 120)),
-        (120, 112, 0, (112, 112)),
-        (120, 0, 56, (120, 56)),
-        (100, 0, 0, (100, 96)),
-        (5, 0, 0, (5, 8)),
-    ],
-)
-def test_input_is_the_whole_patch_unless_asked_otherwise(
-    frozen: FrozenBackbone,
-    patch_px: int,
-    crop_px: int,
-    input_px: int,
-    expected: tuple[int, int],
-) -> None:
-    size = choose_input_size(frozen, patch_px, extraction(crop_px=crop_px, input_px=input_px))
-    assert (size.crop_px, size.input_px) == expected
+    with pytest.raises(KeyboardInterrupt):
+        computed(tmp_path, dataset, DyingEncoder())
+    assert 0 < len(list(tmp_path.rglob("*.npy"))) < 8
+    assert not list(tmp_path.rglob("*.partial"))
+    rest = CountingEncoder()
+    store = computed(tmp_path, dataset, rest)
+    assert 0 < rest.seen < 2 * 32
+    assert len(store.read(dataset.split("train"), "s2")) == 24
 
 
-def test_a_crop_beyond_the_patch_and_an_untileable_input_are_refused(
-    frozen: FrozenBackbone,
-) -> None:
-    with pytest.raises(TrainError, match="--crop-px 128 is more than the dataset's patches"):
-        choose_input_size(frozen, 120, extraction(crop_px=128))
-    with pytest.raises(TrainError, match=r"--input-px 60 is not a multiple.*choose 120"):
-        choose_input_size(frozen, 120, extraction(input_px=60))
+def test_waiting_ends_when_the_last_file_is_there(tmp_path: Path) -> None:
+    import threading
 
-
-def test_sensor_sets_default_to_what_the_dataset_allows(dataset: StoredDataset) -> None:
-    assert choose_sensor_sets(dataset, ()) == SENSOR_SETS
-    assert choose_sensor_sets(dataset, ("s2",)) == ("s2",)
-    optical_alone = dataclasses.replace(
-        dataset,
-        card=dataclasses.replace(dataset.card, sensors={"s2": dataset.card.sensors["s2"]}),
-    )
-    assert choose_sensor_sets(optical_alone, ()) == ("s2",)
-    with pytest.raises(TrainError, match=r"--sensors s1\+s2: .* holds only s2; choose s2"):
-        choose_sensor_sets(optical_alone, ("s1+s2",))
+    late = tmp_path / "late"
+    timer = threading.Timer(0.3, late.touch)
+    timer.start()
+    wait_for([late])
+    assert late.exists()

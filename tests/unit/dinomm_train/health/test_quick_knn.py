@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score
 
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.distributed import Ranks
-from dinomm_train.evaluation.knn import knn_votes
+from dinomm_train.evaluation.protocols.knn import knn_votes
 from dinomm_train.health.patches import FixedPatches
 from dinomm_train.health.quick_knn import score_neighbours
 from dinomm_train.learner import Learner

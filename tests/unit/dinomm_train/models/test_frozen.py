@@ -67,6 +67,11 @@ def shift_b02(card: DatasetCard) -> DatasetCard:
     )
 
 
+def linear_radar(card: DatasetCard) -> DatasetCard:
+    radar = dataclasses.replace(card.sensors["s1"], unit="linear power")
+    return dataclasses.replace(card, sensors=card.sensors | {"s1": radar})
+
+
 def rename_scheme(card: DatasetCard) -> DatasetCard:
     return dataclasses.replace(
         card, normalization=dataclasses.replace(card.normalization, scheme="zscore")
@@ -82,6 +87,7 @@ def rename_scheme(card: DatasetCard) -> DatasetCard:
             "B02 normalized with mean 1, std 2, lower -3, upper 5 instead of mean 430, std 570",
         ),
         (rename_scheme, "normalization zscore instead of paper"),
+        (linear_radar, "s1 in linear power instead of dB"),
     ],
 )
 def test_another_input_is_refused_and_the_difference_spelled_out(

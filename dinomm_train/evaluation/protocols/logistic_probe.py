@@ -1,4 +1,4 @@
-"""Classification by one linear layer on frozen features, all strengths of L2 trained together."""
+"""Logistic regression on frozen features, solved exactly for every strength of L2 together."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,18 @@ from jaxtyping import Float, UInt8
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from dinomm_train.evaluation.logistic import GRADIENT_TOLERANCE, LogisticProblem, solve_logistic
+from dinomm_train.evaluation.protocols.logistic_solver import (
+    GRADIENT_TOLERANCE,
+    LogisticProblem,
+    solve_logistic,
+)
 
 L2_VALUES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Penalties tried, in mean cross-entropy + l2 / 2 * |w|^2: scikit-learn's C is 1 / (samples l2)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LinearProbes:
+class LogisticProbes:
     """One linear layer per strength of L2, on standardized features."""
 
     mean: Float[Tensor, " dim"]
@@ -40,13 +44,13 @@ class ProbeChoice:
     """One per strength tried, in their order."""
 
 
-def fit_linear_probes(
+def fit_logistic_probes(
     features: Float[Tensor, "sample dim"],
     labels: UInt8[Tensor, "sample class"],
     *,
     l2_values: tuple[float, ...] = L2_VALUES,
     tolerance: float = GRADIENT_TOLERANCE,
-) -> LinearProbes:
+) -> LogisticProbes:
     """Independent logistic regressions for every class and every strength of L2.
 
     Features are standardized with their own mean and standard deviation; the bias is free.
@@ -64,7 +68,7 @@ def fit_linear_probes(
     )
     solution = solve_logistic(problem, tolerance=tolerance).reshape(penalty.shape)
     weights = torch.einsum("da,alc->ldc", axes, solution[:-1])
-    return LinearProbes(mean=mean, std=std, weights=weights, bias=solution[-1])
+    return LogisticProbes(mean=mean, std=std, weights=weights, bias=solution[-1])
 
 
 def _principal_axes(standardized: Float[Tensor, "sample dim"]) -> Float[Tensor, "dim axis"]:
@@ -74,7 +78,7 @@ def _principal_axes(standardized: Float[Tensor, "sample dim"]) -> Float[Tensor, 
 
 
 def choose_l2(
-    probes: LinearProbes,
+    probes: LogisticProbes,
     features: Float[Tensor, "sample dim"],
     labels: UInt8[Tensor, "sample class"],
     *,

@@ -6,7 +6,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from dinomm_train.evaluation.linear_probe import LinearProbes, choose_l2, fit_linear_probes
+from dinomm_train.evaluation.protocols.logistic_probe import (
+    LogisticProbes,
+    choose_l2,
+    fit_logistic_probes,
+)
 
 
 def labelled(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -22,7 +26,7 @@ def test_probabilities_equal_scikit_learns_on_standardized_features() -> None:
     features, labels = labelled(150, 0)
     unseen, _ = labelled(40, 1)
     l2_values = (1e-3, 1e-1)
-    probes = fit_linear_probes(features, labels, l2_values=l2_values, tolerance=1e-10)
+    probes = fit_logistic_probes(features, labels, l2_values=l2_values, tolerance=1e-10)
     for index, l2 in enumerate(l2_values):
         for column in range(3):
             reference = make_pipeline(
@@ -37,8 +41,8 @@ def test_probabilities_equal_scikit_learns_on_standardized_features() -> None:
 def test_single_precision_is_close_enough_to_double() -> None:
     features, labels = labelled(200, 2)
     unseen, _ = labelled(50, 3)
-    double = fit_linear_probes(features, labels, tolerance=1e-9)
-    single = fit_linear_probes(features.float(), labels)
+    double = fit_logistic_probes(features, labels, tolerance=1e-9)
+    single = fit_logistic_probes(features.float(), labels)
     for index in range(1, 6):
         found = single.probabilities(unseen.float(), index).double()
         torch.testing.assert_close(found, double.probabilities(unseen, index), atol=2e-3, rtol=0)
@@ -48,7 +52,7 @@ def test_the_strength_with_the_best_validation_score_is_chosen() -> None:
     features = torch.eye(4, dtype=torch.float64)
     labels = torch.tensor([[1], [0], [1], [0]], dtype=torch.uint8)
     right, wrong = labels.double() * 2 - 1, 1 - labels.double() * 2
-    probes = LinearProbes(
+    probes = LogisticProbes(
         mean=torch.zeros(4, dtype=torch.float64),
         std=torch.ones(4, dtype=torch.float64),
         weights=torch.stack([wrong, right, right * 0.1, right * 0]),

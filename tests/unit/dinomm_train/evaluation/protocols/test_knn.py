@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dinomm_train.evaluation import knn
-from dinomm_train.evaluation.knn import knn_votes
+from dinomm_train.evaluation.protocols import knn
+from dinomm_train.evaluation.protocols.knn import knn_votes
 
 
 def votes_of_one(

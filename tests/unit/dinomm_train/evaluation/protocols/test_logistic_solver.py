@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from dinomm_train.evaluation.logistic import LogisticProblem, solve_logistic
+from dinomm_train.evaluation.protocols.logistic_solver import LogisticProblem, solve_logistic
 
 PENALTIES = (1e-4, 1e-2, 1.0)
 

@@ -1,0 +1,83 @@
+"""What each protocol does, in numbers."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinearConfig:
+    """One linear layer on frozen features, trained by SGD with momentum."""
+
+    learning_rates: tuple[float, ...] = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+    """All are trained together; validation chooses. Each falls to zero along a cosine."""
+
+    epochs: int = 100
+    batch_size: int = 256
+    momentum: float = 0.9
+
+    weight_decay: float = 0.0
+    """L2 in the gradient: the objective is mean cross-entropy + decay / 2 * weights^2."""
+
+    def __post_init__(self) -> None:
+        if not self.learning_rates or min(self.learning_rates) <= 0:
+            raise ValueError(f"learning_rates must be positive, got {self.learning_rates}")
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError("epochs and batch_size must be positive")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinetuneConfig:
+    """The whole network learns from labels, with AdamW."""
+
+    learning_rates: tuple[float, ...] = (1e-3,)
+    """Of the new layer; each is trained by itself, validation chooses."""
+
+    layer_decay: float = 0.75
+    """A block's learning rate as a share of the next one's."""
+
+    epochs: int = 20
+    """Validation chooses the epoch whose weights are kept."""
+
+    warmup_share: float = 0.1
+    """Of all steps: the learning rate rises over these, then falls to zero along a cosine."""
+
+    batch_size: int = 64
+    weight_decay: float = 0.05
+    crop_scale: tuple[float, float] = (0.8, 1.0)
+    """Share of a patch's area that a training crop shows; flips and quarter turns come with it."""
+
+    def __post_init__(self) -> None:
+        if not self.learning_rates or min(self.learning_rates) <= 0:
+            raise ValueError(f"learning_rates must be positive, got {self.learning_rates}")
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError("epochs and batch_size must be positive")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LegacyConfig:
+    """The linear probe as DINO-MM's code runs it (arXiv:2204.05381)."""
+
+    learning_rate: float = 0.01
+    """Published for DINO-MM; its table gives the random network 0.1."""
+
+    epochs: int = 100
+    batch_size: int = 256
+    momentum: float = 0.9
+
+    score_batch: int = 64
+    """Samples per micro-AP; the score is their mean."""
+
+    resized_px: int = 128
+    """Side that a patch is resized to; training crops of any place and size are as large."""
+
+    centre_px: int = 112
+    """Side of the centre crop that is scored."""
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Share of a patch's area that a training crop shows."""
+
+    subset_seed: int = 42
+    """Of the few labels, which are drawn with replacement."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or self.score_batch < 1:
+            raise ValueError("epochs and batch sizes must be positive")

@@ -1,0 +1,1 @@
+"""How features and labels become class probabilities of patches without labels."""

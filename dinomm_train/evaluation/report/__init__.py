@@ -1,0 +1,1 @@
+"""An evaluation as files: JSON, CSV, Markdown, pictures and one page."""
