@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bigearth_prep.version import __version__
+
 if TYPE_CHECKING:
     import torch
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "load_backbone"]
 
 
 def load_backbone(path: str | Path) -> "torch.nn.Module":
