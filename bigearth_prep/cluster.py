@@ -99,22 +99,34 @@ def _this_process() -> Iterator[Runner]:
 
 @contextmanager
 def _local_cluster(workers: int, report: Path | None) -> Iterator[Runner]:
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     with (
         tempfile.TemporaryDirectory(prefix="bigearth-prep-") as scratch,
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            dashboard_address=":0",
-            local_directory=scratch,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
+        _start_workers(workers, scratch) as cluster,
         Client(cluster) as client,
         _performance_report(report),
     ):
         log.info("%d worker processes, Dask dashboard at %s", workers, client.dashboard_link)
         yield _runner_of(client)
+
+
+def _start_workers(workers: int, scratch: str) -> Any:  # noqa: ANN401 (distributed has no types)
+    from distributed import LocalCluster
+
+    try:
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=":0",
+            local_directory=scratch,
+            silence_logs=logging.CRITICAL,
+        )
+    except (OSError, RuntimeError) as error:
+        raise PrepError(
+            f"worker processes cannot be started ({error}); check that /dev/shm can be written and "
+            "that localhost answers, or use --workers 0, which needs neither"
+        ) from error
 
 
 @contextmanager
