@@ -23,6 +23,7 @@ SMALL = (
 
 # Under the names of the programs, so that blocks need no other words. `$@` is what the page says.
 _PREP = '#!/bin/sh\nexec "{python}" -m bigearth_prep "$@"\n'
+_DASK = '#!/bin/sh\nexec "{python}" -m dask "$@"\n'
 _TRAIN = """\
 #!/bin/sh
 [ "$1" = pretrain ] && set -- "$@" {settings} --max-steps 2 --device cpu --threads 1
@@ -42,6 +43,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bin")
     settings = " ".join(f"--set {setting}" for setting in SMALL)
     scripts = {"bigearth-prep": _PREP, "dinomm-train": _TRAIN, "torchrun": _TORCHRUN}
+    scripts["dask"] = _DASK
     for name, script in scripts.items():
         (folder / name).write_text(script.format(python=sys.executable, settings=settings))
         (folder / name).chmod(0o755)
