@@ -22,6 +22,9 @@ ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "image-check"
 """The stand-in base stays there for the next time; images do not."""
 
+FREE_GB = {"prep": 10, "train": 25}
+"""What building an image takes of the disk for a while."""
+
 BASE = "localhost/python:stand-in"
 NEEDED = ("buildah", "mmdebstrap", "bwrap", "setpriv", "tar")
 UNKNOWN_USER, UNKNOWN_GROUP = 54321, 65432
@@ -53,6 +56,9 @@ def main() -> None:
     missing = [program for program in NEEDED if shutil.which(program) is None]
     if os.geteuid() != 0:
         missing.append("root")
+    needed_gb = max(FREE_GB[target] for target in targets)
+    if shutil.disk_usage(ROOT).free < needed_gb * 1e9:
+        missing.append(f"{needed_gb} GB of free disk")
     if missing:
         print(f"image-check skipped: this machine lacks {', '.join(missing)}")
         return

@@ -32,6 +32,7 @@ exec "{python}" -m dinomm_train "$@"
 _TORCHRUN = """\
 #!/bin/sh
 case "$*" in *"-m dinomm_train pretrain"*)
+    set -- $(echo "$@" | sed 's/nproc-per-node 4/nproc-per-node 2/')
     set -- "$@" {settings} --max-steps 2 --device cpu --threads 1 ;;
 esac
 exec "{python}" -m torch.distributed.run "$@"
@@ -83,7 +84,10 @@ def run(text: str, folder: Path, programs: Path) -> str:
     result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text],
         cwd=folder,
-        env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
+        env=os.environ
+        | {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        # Threads that wait for each other burn the cores that others use.
+        | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
         capture_output=True,
         text=True,
         check=False,
