@@ -89,7 +89,7 @@ class Slurm:
     def call(self, *command: str) -> str:
         """The standard output of one of Slurm's commands."""
         return subprocess.run(
-            command, env=self.environment, check=True, capture_output=True, text=True, timeout=30
+            command, env=self.environment, check=True, capture_output=True, text=True, timeout=60
         ).stdout
 
     def submit(
@@ -152,7 +152,7 @@ def run_slurm(folder: Path) -> Iterator[Slurm]:
             daemons.enter_context(_daemon(command, slurm.environment, folder))
 
         start("munged", "--force", "--foreground", *munge)
-        wait_until((folder / "munge.socket").exists, 10, lambda: "munged does not start")
+        wait_until((folder / "munge.socket").exists, 30, lambda: "munged does not start")
         start("slurmctld", "-D", "-c")
         for number in range(1, NODES + 1):
             start("slurmd", "-D", "-N", f"node{number}")
@@ -164,7 +164,7 @@ def run_slurm(folder: Path) -> Iterator[Slurm]:
             )
             return listing.stdout.strip() == str(NODES)
 
-        wait_until(nodes_idle, 30, lambda: (folder / "slurmctld.log").read_text()[-4000:])
+        wait_until(nodes_idle, 60, lambda: (folder / "slurmctld.log").read_text()[-4000:])
         yield slurm
         subprocess.run(["scancel", "--user=root"], env=slurm.environment, check=False)
 

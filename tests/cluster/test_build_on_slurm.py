@@ -38,7 +38,7 @@ def prep(
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=300,
     )
 
 
@@ -116,7 +116,7 @@ def test_the_job_script_builds_with_workers_on_two_nodes(
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
         },
     )
-    assert job.await_end(60) == "COMPLETED", job.describe()
+    assert job.await_end(200) == "COMPLETED", job.describe()
     assert tree_bytes(tmp_path / "dataset") == expected
     # The scheduler and the command on the first node, workers on both.
     assert job.output.read_text().count("inside: ") == 4

@@ -34,7 +34,7 @@ def scheduler(folder: Path) -> Iterator[Path]:
     file = folder / "scheduler.json"
     place = ("--scheduler-file", file, "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
     with dask("scheduler", *place, folder=folder):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not file.exists():
             assert time.monotonic() < deadline, (folder / "dask.log").read_text()
             time.sleep(0.1)
@@ -52,7 +52,7 @@ def build_there(archive: Path, out: Path, file: Path) -> subprocess.CompletedPro
     arguments = ["build-shards", *sources, "--out", out, "--shard-mb", "1"]
     command = [sys.executable, "-m", "bigearth_prep", *arguments, "--scheduler-file", file]
     return subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, timeout=60
+        list(map(str, command)), capture_output=True, text=True, check=False, timeout=200
     )
 
 

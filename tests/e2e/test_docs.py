@@ -21,35 +21,39 @@ SMALL = (
 )
 """What makes a pretraining a matter of seconds; it follows the words of the page, and so wins."""
 
-# Under the names of the programs, so that blocks need no other words. `$@` is what the page says.
-_PREP = '#!/bin/sh\nexec "{python}" -m bigearth_prep "$@"\n'
-_DASK = '#!/bin/sh\nexec "{python}" -m dask "$@"\n'
-_TRAIN = """\
-#!/bin/sh
-[ "$1" = pretrain ] && set -- "$@" {settings} --max-steps 2 --device cpu --threads 1
-exec "{python}" -m dinomm_train "$@"
-"""
-_TORCHRUN = """\
-#!/bin/sh
-case "$*" in *"-m dinomm_train pretrain"*)
-    set -- $(echo "$@" | sed 's/nproc-per-node 4/nproc-per-node 2/')
-    set -- "$@" {settings} --max-steps 2 --device cpu --threads 1 ;;
+# Under the names of the programs, so that a block needs no other words: the same with fewer
+# processes, and with settings that make a pretraining small.
+_PROGRAM = """\
+#!/bin/bash
+words=("$@")
+for place in "${{!words[@]}}"; do
+    case ${{words[place]}} in --workers | --nproc-per-node | --nworkers) words[place + 1]=2 ;; esac
+done
+case "$(basename "$0") $*" in
+"dinomm-train pretrain"* | torchrun*"-m dinomm_train pretrain"*)
+    words+=({settings} --max-steps 2 --device cpu --threads 1) ;;
 esac
-exec "{python}" -m torch.distributed.run "$@"
+exec "{python}" -m {module} "${{words[@]}}"
 """
+_MODULES = {
+    "bigearth-prep": "bigearth_prep",
+    "dinomm-train": "dinomm_train",
+    "torchrun": "torch.distributed.run",
+    "dask": "dask",
+}
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bin")
     settings = " ".join(f"--set {setting}" for setting in SMALL)
-    scripts = {"bigearth-prep": _PREP, "dinomm-train": _TRAIN, "torchrun": _TORCHRUN}
-    scripts["dask"] = _DASK
-    for name, script in scripts.items():
-        (folder / name).write_text(script.format(python=sys.executable, settings=settings))
+    for name, module in _MODULES.items():
+        script = _PROGRAM.format(python=sys.executable, settings=settings, module=module)
+        (folder / name).write_text(script)
         (folder / name).chmod(0o755)
     for name in ("python", "python3"):
-        (folder / name).symlink_to(sys.executable)
+        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        (folder / name).chmod(0o755)
     return folder
 
 
@@ -70,8 +74,8 @@ def downloads(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tar.with_name(f"{name}.tar.zst").write_bytes(
             zstandard.ZstdCompressor().compress(tar.read_bytes())
         )
-    shutil.copytree(ROOT / "configs", folder / "configs")
-    shutil.copytree(ROOT / "docker", folder / "docker")
+    for name in ("configs", "docker", "examples"):
+        shutil.copytree(ROOT / name, folder / name)
     tables = "--metadata metadata.parquet --workers 0"
     archives = "--s2 BigEarthNet-S2 --s1 BigEarthNet-S1"
     run(f"bigearth-prep build-shards {archives} {tables} --out dataset", folder, programs)
