@@ -3,6 +3,7 @@
 The only module that speaks Dask, with `slurm`.
 """
 
+import itertools
 import logging
 import os
 import pydoc
@@ -157,9 +158,9 @@ def _slurm_cluster(slurm: SlurmConfig, config: ClusterConfig) -> Iterator[Runner
 
 def _await_worker(client: Any, where: str) -> None:  # noqa: ANN401 (distributed has no types)
     """Return once there is a worker: whoever started the scheduler may still be starting them."""
-    while True:
+    for patience_s in itertools.chain([5], itertools.repeat(60)):
         try:
-            client.wait_for_workers(1, timeout=30)
+            client.wait_for_workers(1, timeout=patience_s)
         except TimeoutError:
             log.info("%s has no workers; waiting for one: dask worker", where)
         else:

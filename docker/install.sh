@@ -22,9 +22,8 @@ system)
     mkdir -p /data /scratch /workspace
     ;;
 dependencies)
-    "$venv/bin/python" "$here/requirements.py" "$here/../pyproject.toml" "$2" >/tmp/requirements
-    "$venv/bin/pip" install --no-cache-dir -r /tmp/requirements
-    rm /tmp/requirements
+    "$venv/bin/python" "$here/requirements.py" "$here/../pyproject.toml" "$2" >"$venv/requirements"
+    "$venv/bin/pip" install --no-cache-dir -r "$venv/requirements"
     ;;
 package)
     "$venv/bin/pip" install --no-cache-dir --no-deps "$2"

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.archive_fixture import build, tree_bytes
-from tests.cluster.slurm import Slurm, stand_in_container
+from tests.cluster.slurm import Slurm, stand_in_container, wait_until
 
 SCRIPT = Path(__file__).parents[2] / "docker" / "slurm" / "build-shards.sbatch"
+
+PATH = f"{Path(sys.executable).parent}:/usr/bin:/bin"
 
 JOB_OF_WORKERS = """\
 cores = 1
@@ -102,6 +104,27 @@ def test_workers_without_the_package_are_named(slurm: Slurm, archive: Path, tmp_
     assert "Traceback" not in result.stderr
 
 
+def test_a_job_at_its_time_limit_goes_back_into_the_queue_and_ends_with_the_same_bytes(
+    slurm: Slurm, archive: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    # At its first start no worker comes, so that the signal finds the build waiting.
+    first = '[ -n "${SLURM_STEP_ID:-}" ] && [ "${SLURM_RESTART_COUNT:-0}" = 0 ]'
+    job = slurm.submit(
+        SCRIPT,
+        build_arguments(archive, tmp_path / "dataset"),
+        folder=tmp_path,
+        options=["--nodes=1", "--cpus-per-task=1", "--mem-per-cpu=1G", "--time=10"],
+        variables={"INTERFACE": "lo", "PATH": PATH, "SETUP": f"if {first}; then sleep 300; fi"},
+    )
+    wait_until(lambda: "has no workers" in job.describe(), 200, job.describe)
+    # As Slurm does two minutes before the limit.
+    slurm.call("scancel", "--batch", "--signal=USR1", job.number)
+    assert job.await_end(200) == "COMPLETED", job.describe()
+    assert job.field("Restarts") == "1"
+    assert "the time limit is near" in job.output.read_text()
+    assert tree_bytes(tmp_path / "dataset") == expected
+
+
 def test_the_job_script_builds_with_workers_on_two_nodes(
     slurm: Slurm, archive: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -113,7 +136,7 @@ def test_the_job_script_builds_with_workers_on_two_nodes(
         variables={
             "INTERFACE": "lo",
             "CONTAINER": str(stand_in_container(tmp_path)),
-            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "PATH": PATH,
         },
     )
     assert job.await_end(200) == "COMPLETED", job.describe()
