@@ -30,6 +30,8 @@ for place in "${{!words[@]}}"; do
     case ${{words[place]}} in --workers | --nproc-per-node | --nworkers) words[place + 1]=2 ;; esac
 done
 case "$(basename "$0") $*" in
+*--workers* | *--scheduler* | *--report*) ;;
+"bigearth-prep build-shards"*) words+=(--workers 0) ;;
 "dinomm-train pretrain"* | torchrun*"-m dinomm_train pretrain"*)
     words+=({settings} --max-steps 2 --device cpu --threads 1) ;;
 esac
@@ -95,7 +97,7 @@ def run(text: str, folder: Path, programs: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     assert result.returncode == 0, f"{text}\n{result.stdout}\n{result.stderr}"
     return result.stdout
