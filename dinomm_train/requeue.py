@@ -3,17 +3,18 @@
 Exit codes do not always reach the script: torchrun turns every one of them into 1.
 """
 
-import signal
 from pathlib import Path
-
-from bigearth_prep.whole_file import write_text
 
 REQUEUE_NAME = "requeue"
 
 
-def ask_for_requeue(run: Path, signal_number: int) -> None:
-    """Leave word that this signal stopped the run, which has saved and is not finished."""
-    write_text(run / REQUEUE_NAME, f"{signal.Signals(signal_number).name}\n")
+def ask_for_requeue(run: Path) -> None:
+    """Leave word that a signal stopped the run, which is not finished.
+
+    Each rank does before it ends: as soon as one has, launchers end the others.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    (run / REQUEUE_NAME).touch()
 
 
 def withdraw_requeue(run: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_job_at_its_time_limit_starts_again_and_ends_with_the_same_weights(
     assert job.await_end(300) == "COMPLETED", job.describe()
     assert job.field("Restarts") == "1"
     output = job.output.read_text()
-    assert "SIGUSR1: saving a checkpoint" in output
+    assert f"SIGUSR1: stopped after step {stopped_at}" in output
     assert f"after step {stopped_at} of {STEPS}" in output
     # Of which torchrun would have died, and left no time for a larger checkpoint.
     assert "User defined signal" not in output

@@ -93,7 +93,7 @@ def run(text: str, folder: Path, programs: Path) -> str:
         env=os.environ
         | {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
         # Threads that wait for each other burn the cores that others use.
-        | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
+        | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
         capture_output=True,
         text=True,
         check=False,

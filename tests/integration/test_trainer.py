@@ -270,13 +270,10 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step_and_the_run_goes_on(
     stopped_at = read_checkpoint(run).step
     assert [report["step"] for report in reports] == [stopped_at]
     assert re.findall(r"stopped after step (\d+)", told(processes)) == [str(stopped_at)] * 2
+    assert (run / REQUEUE_NAME).exists()
     goes_on = run_here(dataset, run, endless, max_steps=1)
     assert goes_on.step == stopped_at + 1
-
-
-def word_left_in(run: Path) -> str | None:
-    file = run / REQUEUE_NAME
-    return file.read_text() if file.exists() else None
+    assert not (run / REQUEUE_NAME).exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -294,26 +291,6 @@ def test_a_signal_saves_after_the_step_it_came_in(
     result = run_here(dataset, tmp_path)
     assert (result.step, result.signal_number) == (4, number)
     assert read_checkpoint(tmp_path).step == 4
-    # A job script is to start the run again, unless a person stopped it.
-    assert word_left_in(tmp_path) == (None if number == signal.SIGINT else f"{number.name}\n")
-    monkeypatch.setattr(Learner, "step", real_step)
-    run_here(dataset, tmp_path, max_steps=1)
-    assert word_left_in(tmp_path) is None
-
-
-def test_a_signal_in_the_last_step_asks_for_no_other_start(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real_step = Learner.step
-
-    def step_with_signal(self: Learner, views: Views, values: StepValues, step: int) -> StepReport:
-        if step == TOTAL_STEPS - 1:
-            os.kill(os.getpid(), signal.SIGUSR1)
-        return real_step(self, views, values, step)
-
-    monkeypatch.setattr(Learner, "step", step_with_signal)
-    assert run_here(dataset, tmp_path).is_finished
-    assert word_left_in(tmp_path) is None
 
 
 def test_a_signal_that_comes_after_the_ranks_agreed_waits_for_the_next_step(
