@@ -5,14 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-slow test-all check bench clean
+# Images that `make image-check` builds and tries.
+IMAGES ?= prep train
+
+.PHONY: help setup demo test test-slow test-cluster test-all check bench docs image-check clean
 
 help:
 	@echo "make demo       archive, shards, pretraining and scores, made up and small: about 10 minutes"
 	@echo "make test       style checks and the tests, under 10 minutes"
-	@echo "make test-all   the same, then the long tests and the demo"
+	@echo "make test-all   the same, then the long tests, those on a Slurm, the pages and the demo"
 	@echo "make check      ruff, mypy and import contracts alone"
 	@echo "make bench      speed as ratios against plain baselines"
+	@echo "make docs       the pages as a site, in build/site"
+	@echo "make test-cluster   a real Slurm on this machine, where its packages are installed"
+	@echo "make image-check    images built and tried without a daemon (IMAGES=prep: only that)"
 
 setup: $(READY)
 
@@ -38,13 +44,24 @@ test: check
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
 
+test-cluster: $(READY)
+	$(BIN)/pytest -m cluster tests/cluster
+
 test-all:
 	$(MAKE) test
 	$(MAKE) test-slow
+	$(MAKE) test-cluster
+	$(MAKE) docs
 	$(MAKE) demo
 
 bench: $(READY)
 	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+image-check: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" python docker/image_check.py $(IMAGES)
 
 clean:
 	rm -rf demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

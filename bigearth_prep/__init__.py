@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from bigearth_prep.version import __version__
+
 if TYPE_CHECKING:
     from bigearth_prep.dataset import open_dataset
-
-__version__ = "0.1.0"
 
 __all__ = ["__version__", "open_dataset"]
 

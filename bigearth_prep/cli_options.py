@@ -21,10 +21,17 @@ _CLUSTER_OPTIONS = (
     click.option(
         "--workers",
         type=click.IntRange(0),
-        help="Local processes; 0: none but this. [default: one per core]",
+        help="Local processes; 0: none but this. With --slurm: over all jobs. "
+        "[default: one per core; those of one job]",
     ),
     click.option("--scheduler", help="Address of a running Dask scheduler."),
     click.option("--scheduler-file", type=FILE, help="File with a Dask scheduler's address."),
+    click.option("--slurm", is_flag=True, help="Start the workers as Slurm jobs."),
+    click.option(
+        "--slurm-config",
+        type=FILE,
+        help="TOML file of what such a job asks for; goes with --slurm.",
+    ),
 )
 
 COLLECTION_OPTION = click.option(
@@ -192,12 +199,18 @@ def cluster_config(options: Mapping[str, Any]) -> "ClusterConfig":
         click.UsageError: two options contradict each other.
     """
     from bigearth_prep.cluster import ClusterConfig
+    from bigearth_prep.slurm import SlurmConfig, read_slurm_config
 
+    slurm_file = options["slurm_config"]
+    if slurm_file and not options["slurm"]:
+        raise click.UsageError("--slurm-config goes with --slurm; add it")
     try:
+        slurm = read_slurm_config(slurm_file) if slurm_file else SlurmConfig()
         return ClusterConfig(
             workers=options["workers"],
             scheduler=options["scheduler"],
             scheduler_file=options["scheduler_file"],
+            slurm=slurm if options["slurm"] else None,
             report=options.get("report"),
         )
     except ValueError as error:

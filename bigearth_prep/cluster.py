@@ -1,10 +1,12 @@
-"""Where tasks run: local processes, a Dask cluster that is there, or this very process.
+"""Where tasks run: local processes, a Dask cluster that is there or that Slurm starts, or here.
 
-The only module that speaks Dask.
+The only module that speaks Dask, with `slurm`.
 """
 
+import itertools
 import logging
 import os
+import pydoc
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from bigearth_prep.errors import PrepError
+from bigearth_prep.slurm import SlurmConfig, slurm_client
+from bigearth_prep.version import __version__
 from bigearth_prep.whole_file import whole_file
 
 log = logging.getLogger(__name__)
@@ -21,6 +25,11 @@ _MOST_LOSSES = 5
 """How often Dask may give a task up for lost with its worker before it is given up here too.
 
 Tasks of a build count their own tries, and end with a better message than Dask has."""
+
+_SAME_PACKAGE = (
+    f"install version {__version__} on every node, in the same environment or container, and "
+    "start the workers again"
+)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,7 +48,10 @@ class ClusterConfig:
     """Where a build runs; it never changes what is built."""
 
     workers: int | None = None
-    """Local processes; by default one per core this process may use; 0 runs in this process."""
+    """Local processes; by default one per core this process may use; 0 runs in this process.
+
+    With `slurm`, worker processes over all jobs; by default those of one job.
+    """
 
     scheduler: str | None = None
     """Address of a Dask scheduler, such as `tcp://node1:8786`."""
@@ -47,15 +59,23 @@ class ClusterConfig:
     scheduler_file: Path | None = None
     """File in which a Dask scheduler has written its address."""
 
+    slurm: SlurmConfig | None = None
+    """What a Slurm job of workers asks for; None starts no jobs."""
+
     report: Path | None = None
     """HTML file for Dask's performance report: task stream, worker profiles, transfers."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers must not be negative, got {self.workers}")
-        if self.scheduler and self.scheduler_file:
-            raise ValueError("give --scheduler or --scheduler-file, not both")
-        if self.report and self.workers == 0 and not (self.scheduler or self.scheduler_file):
+        places = ("--scheduler", "--scheduler-file", "--slurm")
+        where = (self.scheduler, self.scheduler_file, self.slurm)
+        given = [name for name, place in zip(places, where, strict=True) if place is not None]
+        if len(given) > 1:
+            raise ValueError(f"give {' or '.join(given)}, not both")
+        if self.slurm and self.workers == 0:
+            raise ValueError("--slurm starts workers, and --workers 0 asks for none")
+        if self.report and self.workers == 0 and not given:
             raise ValueError("--report needs Dask workers, and --workers 0 has none")
 
 
@@ -63,6 +83,8 @@ def open_cluster(config: ClusterConfig) -> AbstractContextManager[Runner]:
     """A runner of tasks for the time of the block."""
     if config.scheduler or config.scheduler_file:
         return _existing_cluster(config)
+    if config.slurm:
+        return _slurm_cluster(config.slurm, config)
     if config.workers == 0:
         return _this_process()
     return _local_cluster(config.workers or len(os.sched_getaffinity(0)), config.report)
@@ -78,22 +100,34 @@ def _this_process() -> Iterator[Runner]:
 
 @contextmanager
 def _local_cluster(workers: int, report: Path | None) -> Iterator[Runner]:
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     with (
         tempfile.TemporaryDirectory(prefix="bigearth-prep-") as scratch,
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            dashboard_address=":0",
-            local_directory=scratch,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
+        _start_workers(workers, scratch) as cluster,
         Client(cluster) as client,
         _performance_report(report),
     ):
         log.info("%d worker processes, Dask dashboard at %s", workers, client.dashboard_link)
         yield _runner_of(client)
+
+
+def _start_workers(workers: int, scratch: str) -> Any:  # noqa: ANN401 (distributed has no types)
+    from distributed import LocalCluster
+
+    try:
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=":0",
+            local_directory=scratch,
+            silence_logs=logging.CRITICAL,
+        )
+    except (OSError, RuntimeError) as error:
+        raise PrepError(
+            f"worker processes cannot be started ({error}); check that /dev/shm can be written and "
+            "that localhost answers, or use --workers 0, which needs neither"
+        ) from error
 
 
 @contextmanager
@@ -110,7 +144,53 @@ def _existing_cluster(config: ClusterConfig) -> Iterator[Runner]:
         raise PrepError(f"{where} does not answer ({error}); is dask scheduler running?") from error
     with client, _performance_report(config.report):
         log.info("on %s, Dask dashboard at %s", where, client.dashboard_link)
-        yield _runner_of(client)
+        _await_worker(client, where)
+        _require_package(client)
+        yield _guarded(_runner_of(client))
+
+
+@contextmanager
+def _slurm_cluster(slurm: SlurmConfig, config: ClusterConfig) -> Iterator[Runner]:
+    with slurm_client(slurm, config.workers) as client, _performance_report(config.report):
+        _require_package(client)
+        yield _guarded(_runner_of(client))
+
+
+def _await_worker(client: Any, where: str) -> None:  # noqa: ANN401 (distributed has no types)
+    """Return once there is a worker: whoever started the scheduler may still be starting them."""
+    for patience_s in itertools.chain([5], itertools.repeat(60)):
+        try:
+            client.wait_for_workers(1, timeout=patience_s)
+        except TimeoutError:
+            log.info("%s has no workers; waiting for one: dask worker", where)
+        else:
+            return
+
+
+def _require_package(client: Any) -> None:  # noqa: ANN401 (distributed has no types)
+    """Refuse a cluster whose processes lack this package, or have another version of it."""
+    # A function of the standard library: one of ours could not be sent to who lacks the package.
+    ask = (pydoc.locate, "bigearth_prep.__version__")
+    found = {"the scheduler": client.run_on_scheduler(*ask), **client.run(*ask)}
+    unfit = {where: version for where, version in found.items() if version != __version__}
+    if unfit:
+        listing = "; ".join(
+            f"{where} has {f'bigearth_prep {version}' if version else 'no bigearth_prep'}"
+            for where, version in unfit.items()
+        )
+        raise PrepError(f"{listing}; {_SAME_PACKAGE}")
+
+
+def _guarded(run: Runner) -> Runner:
+    """The same runner, with a clear message when a worker that came later lacks the package."""
+
+    def guarded(function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+        try:
+            yield from run(function, tasks)
+        except ModuleNotFoundError as error:
+            raise PrepError(f"a worker lacks the package {error.name}; {_SAME_PACKAGE}") from error
+
+    return guarded
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Standard output carries results only; logs and progress go to standard error.
 import difflib
 import json
 import logging
+import os
 import sys
 import time
 import tomllib
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import click
+
+from bigearth_prep.caches import keep_caches_out_of_home
 
 _LINE_EVERY_S = 10.0
 
@@ -37,6 +40,7 @@ def run_group(group: click.Group, errors: tuple[type[Exception], ...]) -> None:
 
     Exceptions of the types in `errors` become one message without a traceback, unless `-vv`.
     """
+    keep_caches_out_of_home(os.environ)
     try:
         code = group.main(standalone_mode=False)
     except click.exceptions.Abort:

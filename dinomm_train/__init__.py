@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bigearth_prep.version import __version__
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
     from dinomm_train.evaluation.config import SensorSet
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "embed", "load_backbone"]
 
 
 def load_backbone(path: str | Path) -> "torch.nn.Module":

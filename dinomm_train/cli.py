@@ -15,6 +15,7 @@ from dinomm_train.config import DeviceChoice, Precision, Recipe, Shuffle
 from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.evaluate_command import evaluate_command
 from dinomm_train.evaluation.use_commands import attention_command, embed_command, export_command
+from dinomm_train.requeue import ask_for_requeue
 from dinomm_train.stop_request import StoppedEarly, StopRequest
 from dinomm_train.stream_commands import doctor_command, order_command
 from dinomm_train.stream_options import (
@@ -188,7 +189,7 @@ def pretrain_command(  # noqa: PLR0913 - one parameter per option
     try:
         result = pretrain(dataset, run, config, options, stop)
     except StoppedEarly as early:
-        return _signal_code(early.signal_number)
+        return _signal_code(early.signal_number, run)
     if as_json and result.is_first_rank:
         print_json(result.to_dict())
     return _exit_code(result)
@@ -243,11 +244,14 @@ for _command in (
 def _exit_code(result: "PretrainResult") -> int:
     if result.is_finished or not result.signal_number:
         return 0
-    return _signal_code(result.signal_number)
+    return _signal_code(result.signal_number, result.run)
 
 
-def _signal_code(number: int) -> int:
-    return INTERRUPTED if number == signal.SIGINT else REQUEUE
+def _signal_code(number: int, run: Path) -> int:
+    if number == signal.SIGINT:
+        return INTERRUPTED
+    ask_for_requeue(run)
+    return REQUEUE
 
 
 def main() -> None:

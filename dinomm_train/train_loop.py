@@ -19,6 +19,7 @@ from dinomm_train.flops import measure_utilization
 from dinomm_train.hang_watch import HangWatch
 from dinomm_train.health.watch import HealthWatch
 from dinomm_train.learner import Learner
+from dinomm_train.requeue import withdraw_requeue
 from dinomm_train.resume import require_same_run, require_same_step, restore_learner
 from dinomm_train.run_report import RunReport, Work, is_row_due, open_report
 from dinomm_train.step_input import StepInput
@@ -142,6 +143,7 @@ class TrainLoop:
     def _announce(self) -> None:
         if not self.ranks.is_first:
             return
+        withdraw_requeue(self.run)
         write_text(self.run / CONFIG_NAME, config_to_toml(self.config))
         write_record(self.run, self.dataset, self.ranks)
         _log.info(

@@ -37,6 +37,7 @@ from dinomm_train.data.views import Views
 from dinomm_train.errors import TrainError
 from dinomm_train.learner import Learner, StepReport
 from dinomm_train.metrics import read_metrics
+from dinomm_train.requeue import REQUEUE_NAME
 from dinomm_train.schedules import StepValues
 from dinomm_train.stop_request import StopRequest
 from dinomm_train.trainer import LaunchOptions, PretrainResult, pretrain
@@ -269,8 +270,10 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step_and_the_run_goes_on(
     stopped_at = read_checkpoint(run).step
     assert [report["step"] for report in reports] == [stopped_at]
     assert re.findall(r"stopped after step (\d+)", told(processes)) == [str(stopped_at)] * 2
+    assert (run / REQUEUE_NAME).exists()
     goes_on = run_here(dataset, run, endless, max_steps=1)
     assert goes_on.step == stopped_at + 1
+    assert not (run / REQUEUE_NAME).exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

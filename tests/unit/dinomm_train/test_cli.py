@@ -15,6 +15,7 @@ from dinomm_train.cli import cli, main
 from dinomm_train.config import RECIPES, RunConfig
 from dinomm_train.config_text import override_config
 from dinomm_train.errors import TrainError
+from dinomm_train.requeue import REQUEUE_NAME
 from dinomm_train.stop_request import StoppedEarly, StopRequest
 from dinomm_train.trainer import LaunchOptions, PretrainResult
 from tests.shard_fixture import make_dataset
@@ -102,6 +103,7 @@ def test_a_signal_before_the_run_is_open_ends_with_the_same_codes(
 
     monkeypatch.setattr(dinomm_train.trainer, "pretrain", leave)
     assert invoke(tmp_path).return_value == code
+    assert (tmp_path / "run" / REQUEUE_NAME).exists() == (code == 85)
 
 
 def test_json_says_where_the_run_stands(training: FakeTraining, tmp_path: Path) -> None:
@@ -132,6 +134,7 @@ def test_the_exit_code_says_why_the_command_ended(
 ) -> None:
     training.step, training.signal_number = step, int(signal_number)
     assert invoke(tmp_path).return_value == code
+    assert (tmp_path / "run" / REQUEUE_NAME).exists() == (code == 85)
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -1,0 +1,65 @@
+"""Where work runs: one place, and a clear word when it cannot."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from bigearth_prep.cli_options import cluster_config
+from bigearth_prep.cluster import ClusterConfig, R, T, _guarded, open_cluster
+from bigearth_prep.errors import PrepError
+from bigearth_prep.slurm import SlurmConfig
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scheduler": "tcp://a:1", "slurm": SlurmConfig()}, "give --scheduler or --slurm"),
+        ({"scheduler": "tcp://a:1", "scheduler_file": Path("f")}, "or --scheduler-file, not both"),
+        ({"workers": 0, "slurm": SlurmConfig()}, "--workers 0 asks for none"),
+        ({"workers": -1}, "must not be negative"),
+        ({"workers": 0, "report": Path("r.html")}, "--report needs Dask workers"),
+    ],
+)
+def test_places_that_contradict_each_other_are_refused(
+    options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClusterConfig(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("slurm", "text", "message"),
+    [
+        (False, "cores = 1", "--slurm-config goes with --slurm"),
+        (True, "core = 1", "unknown key 'core'"),
+    ],
+)
+def test_a_configuration_of_jobs_needs_jobs_and_known_keys(
+    slurm: bool,  # noqa: FBT001 (a case)
+    text: str,
+    message: str,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "slurm.toml"
+    path.write_text(text)
+    options = {"workers": 2, "scheduler": None, "scheduler_file": None}
+    with pytest.raises(click.UsageError, match=message):
+        cluster_config(options | {"slurm": slurm, "slurm_config": path})
+
+
+def test_a_worker_that_came_later_and_lacks_a_package_is_one_message() -> None:
+    def run(function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+        yield from map(function, tasks)
+        raise ModuleNotFoundError("No module named 'rasterio'", name="rasterio")
+
+    results = _guarded(run)(str, [1])
+    assert next(results) == "1"
+    with pytest.raises(PrepError, match="a worker lacks the package rasterio; install version"):
+        next(results)
+
+
+def test_this_process_runs_tasks_in_order() -> None:
+    with open_cluster(ClusterConfig(workers=0)) as run:
+        assert list(run(str, [1, 2])) == ["1", "2"]
