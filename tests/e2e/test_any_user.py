@@ -54,6 +54,7 @@ def run(
         assert result.returncode == 0, (arguments, result.stderr)
 
 
+@pytest.mark.slow
 def test_a_home_folder_stays_as_it_is_and_files_go_to_tmpdir(tmp_path: Path) -> None:
     home, temporary, work = (tmp_path / name for name in ("home", "temporary", "work"))
     for folder in (home, temporary, work):

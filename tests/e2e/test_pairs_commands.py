@@ -64,6 +64,7 @@ def test_a_folder_becomes_a_table_a_dataset_and_statistics(
     assert "5 samples are, pixel for pixel, as the archive has them" in compared
 
 
+@pytest.mark.slow
 def test_a_build_killed_in_the_middle_goes_on_to_the_same_bytes(
     made: MadeCollection, tmp_path: Path
 ) -> None:

@@ -161,8 +161,15 @@ def test_a_full_disk_is_one_message_and_the_next_start_goes_on(
     ],
 )
 def test_a_fault_is_one_message_and_the_right_exit_code(
-    archive: Path, tmp_path: Path, change: list[str], code: int, message: str
+    archive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: list[str],
+    code: int,
+    message: str,
 ) -> None:
+    # Dask calls again and again for half a minute.
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "1s")
     arguments = build_arguments(archive, tmp_path / "out")
     result = prep(*arguments, "--workers", "0", *change, check=code)
     assert message in result.stderr

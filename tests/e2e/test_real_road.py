@@ -28,7 +28,7 @@ def run(package: str, *arguments: str | Path) -> str:
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="real patches are not at hand")
-@pytest.mark.parametrize("scheme", ["paper", "none"])
+@pytest.mark.parametrize("scheme", ["paper", pytest.param("none", marks=pytest.mark.slow)])
 def test_pretraining_takes_steps_on_real_shards(tmp_path: Path, scheme: str) -> None:
     roots = [REAL / "v1" / "BigEarthNet-v1.0", REAL / "v1" / "BigEarthNet-S1-v1.0"]
     arguments: list[str | Path] = [

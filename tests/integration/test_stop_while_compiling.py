@@ -48,6 +48,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("shards"), samples={"train": 28})
 
 
+@pytest.mark.slow
 def test_a_signal_while_torch_is_imported_is_heeded_and_one_at_the_end_changes_nothing(
     dataset: Path, tmp_path: Path
 ) -> None:

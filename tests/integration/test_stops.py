@@ -152,7 +152,10 @@ def wait_for_checkpoint(run: Path, processes: list[Process]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("lost", "name"), [(1, "rank 1 on"), (0, "rank 0, or the launcher")])
+@pytest.mark.parametrize(
+    ("lost", "name"),
+    [(1, "rank 1 on"), pytest.param(0, "rank 0, or the launcher", marks=pytest.mark.slow)],
+)
 def test_a_killed_rank_ends_the_run_with_its_name_and_the_command_goes_on_from_there(
     lost: int, name: str, forks: Forks, dataset: Path, undisturbed_pair: Path, tmp_path: Path
 ) -> None:
@@ -211,6 +214,7 @@ def test_a_rank_whose_shard_breaks_tells_the_others_why_it_ends(
     )
 
 
+@pytest.mark.slow
 def test_a_rank_that_never_comes_is_named_and_a_signal_meanwhile_ends_the_wait(
     forks: Forks, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
