@@ -75,7 +75,8 @@ class HangWatch:
         """Say that this rank ends, and why if something is wrong; give no further sign."""
         self._end = end
         self._is_closing.set()
-        self._thread.join(_ANSWER.total_seconds())
+        for thread in (self._guard, self._thread):
+            thread.join(_ANSWER.total_seconds())
         if self._thread.is_alive():
             return  # whoever holds the store has stopped; there is nobody to tell
         try:

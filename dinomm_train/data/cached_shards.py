@@ -79,8 +79,10 @@ class CachedShards:
 
         def was_read(step: int) -> None:
             with self._lock:
-                for name in [name for name in fetches if last_steps[name] <= step]:
-                    del fetches[name]
+                over = [name for name in fetches if last_steps[name] <= step]
+                released = [fetches.pop(name) for name in over]
+            for fetch in released:
+                fetch.add_done_callback(_close_now)
 
         try:
             yield was_read
@@ -150,6 +152,12 @@ class _Turns:
     def go_on(self) -> bool:
         """Whether the end has not come."""
         return not self._has_ended
+
+
+def _close_now(fetch: Future[ShardFile]) -> None:
+    """Let the cache have the shard's room: tracebacks of failed attempts may refer to it yet."""
+    if not fetch.cancelled() and fetch.exception() is None:
+        fetch.result().close()
 
 
 def _file_of(shard: ShardCard) -> ExpectedFile:

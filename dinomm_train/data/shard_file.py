@@ -58,7 +58,10 @@ class ShardStore(Protocol):
 
 
 class ShardFile:
-    """An open shard. It closes when its last user lets go, so no thread loses it while reading."""
+    """An open shard. It closes when its last user lets go, so no thread loses it while reading.
+
+    Who knows that nobody reads from it any more closes it at once.
+    """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
@@ -79,7 +82,13 @@ class ShardFile:
             ) from error
 
     def __del__(self) -> None:
-        os.close(self._descriptor)
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, once; nothing can be read from it any more."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def read(self, offset: int, into: Sequence[memoryview]) -> None:
         """Fill these buffers, one after another, from the shard's bytes at this offset.

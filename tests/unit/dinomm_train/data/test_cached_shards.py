@@ -1,5 +1,6 @@
 """Shards that are fetched ahead, kept until they are read, and make room."""
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -72,6 +73,20 @@ def test_a_remote_run_sees_the_batches_of_a_local_one_within_the_cache_s_limit(
             assert np.array_equal(mine.positions, other.positions)
             assert np.array_equal(mine.s2, other.s2)
             assert bytes_held(tmp_path) <= 5 * SHARD_BYTES
+
+
+def test_failed_attempts_keep_no_shard_in_a_full_cache(
+    server: UnreliableServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Their tracebacks lead to frames in which the shard was returned, until garbage is collected.
+    batches = open_batches(server.url, tmp_path, shards=4, block_shards=1)
+    monkeypatch.setattr(batches._split.store, "_patience_s", 20.0)
+    server.troubles = {f"shard-{one:06}.tar": ["fail", "none"] for one in range(8)}
+    gc.disable()
+    try:
+        assert [len(list(batches.epoch(epoch))) for epoch in range(2)] == [8, 8]
+    finally:
+        gc.enable()
 
 
 def test_shards_are_fetched_once_an_epoch_in_the_order_of_need(
