@@ -5,6 +5,7 @@ The only module that speaks Dask, with `slurm`.
 
 import itertools
 import logging
+import multiprocessing
 import os
 import pydoc
 import tempfile
@@ -116,6 +117,8 @@ def _start_workers(workers: int, scratch: str) -> Any:  # noqa: ANN401 (distribu
     from distributed import LocalCluster
 
     try:
+        # What Dask needs first of all, and without which it may wait for its workers for ever.
+        multiprocessing.get_context("spawn").Lock()
         return LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
