@@ -1,11 +1,16 @@
 """Everything that decides a pretraining run, and the two recipes as complete values of it."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from dinomm_train.compute_config import ComputeConfig
+from dinomm_train.config_checks import (
+    require_not_negative,
+    require_positive,
+    require_probabilities,
+)
 from dinomm_train.health_config import HealthConfig
+from dinomm_train.network_config import HeadConfig, ModelConfig, PositionResampling
 from dinomm_train.view_config import (
     Chain,
     CropConfig,
@@ -13,7 +18,6 @@ from dinomm_train.view_config import (
     RadiometryConfig,
     SensorDropConfig,
     ViewConfig,
-    require_probabilities,
 )
 
 __all__ = [
@@ -54,80 +58,8 @@ Shuffle = Literal["full", "block"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 """Where to compute; `auto` takes a GPU where there is one."""
 
-PositionResampling = Literal["timm", "published"]
-"""How the position table is brought to a crop's token grid: bicubic with antialiasing, or without
-and with the published code's 0.1 added to the target size."""
-
-
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 """Programs that draw curves of a run."""
-
-
-def _require_positive(owner: object, *names: str) -> None:
-    for name in names:
-        if not 0 < getattr(owner, name) < math.inf:
-            raise ValueError(f"{name} must be positive, got {getattr(owner, name)}")
-
-
-def _require_not_negative(owner: object, *names: str) -> None:
-    for name in names:
-        if not 0 <= getattr(owner, name) < math.inf:
-            raise ValueError(f"{name} must not be negative, got {getattr(owner, name)}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelConfig:
-    """The vision transformer: one of timm's by name, with its dimensions open to change."""
-
-    name: str = "vit_small_patch8_224"
-    """timm's name of a plain vision transformer."""
-
-    patch_px: int = 0
-    """Side of a token's square, in pixels; zero keeps the named architecture's."""
-
-    depth: int = 0
-    """Transformer blocks; zero keeps the named architecture's."""
-
-    width: int = 0
-    """Features per token; zero keeps the named architecture's."""
-
-    heads: int = 0
-    """Attention heads; zero keeps the named architecture's."""
-
-    drop_path: float = 0.1
-    """Stochastic depth of the student's last block, rising linearly from zero in the first; the
-    teacher has none."""
-
-    table_px: int = 0
-    """Image side that the position table is made for, in pixels; zero takes the global crop's, so
-    that only local crops resample it. The published model has 224."""
-
-    table_resampling: PositionResampling = "timm"
-    """How the table is resampled for other sizes."""
-
-    def __post_init__(self) -> None:
-        _require_not_negative(self, "patch_px", "depth", "width", "heads", "table_px")
-        require_probabilities(self, "drop_path")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeadConfig:
-    """The projection head: a perceptron, a bottleneck on the unit sphere, and the prototypes."""
-
-    hidden: int = 2048
-    """Features of the two hidden layers."""
-
-    bottleneck: int = 256
-    """Features of the unit vector that is compared with the prototypes."""
-
-    prototypes: int = 65_536
-    """Outputs of the head."""
-
-    unit_prototypes: bool = True
-    """Whether prototypes keep unit length, so that logits stay cosines; else lengths are learnt."""
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "hidden", "bottleneck", "prototypes")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,9 +82,9 @@ class LossConfig:
     """Share of the old centre in the new one."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "student_temperature", "teacher_temperature")
-        _require_positive(self, "teacher_temperature_start")
-        _require_not_negative(self, "teacher_warmup_epochs")
+        require_positive(self, "student_temperature", "teacher_temperature")
+        require_positive(self, "teacher_temperature_start")
+        require_not_negative(self, "teacher_warmup_epochs")
         require_probabilities(self, "centre_momentum")
 
 
@@ -180,8 +112,8 @@ class OptimConfig:
     and leaves a capsule to replay."""
 
     def __post_init__(self) -> None:
-        _require_not_negative(self, "clip_norm", "frozen_last_layer_epochs")
-        _require_positive(self, "stop_after_skipped")
+        require_not_negative(self, "clip_norm", "frozen_last_layer_epochs")
+        require_positive(self, "stop_after_skipped")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
 
@@ -215,9 +147,9 @@ class ScheduleConfig:
     """The same at the end, reached along a cosine."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "epochs")
-        _require_not_negative(self, "warmup_epochs", "lr", "lr_end")
-        _require_not_negative(self, "weight_decay", "weight_decay_end")
+        require_positive(self, "epochs")
+        require_not_negative(self, "warmup_epochs", "lr", "lr_end")
+        require_not_negative(self, "weight_decay", "weight_decay_end")
         require_probabilities(self, "teacher_momentum", "teacher_momentum_end")
         if self.warmup_epochs > self.epochs:
             raise ValueError(
@@ -248,8 +180,8 @@ class SamplingConfig:
     """Arithmetic of the forward passes."""
 
     def __post_init__(self) -> None:
-        _require_not_negative(self, "seed", "sample_limit")
-        _require_positive(self, "global_batch", "block_shards")
+        require_not_negative(self, "seed", "sample_limit")
+        require_positive(self, "global_batch", "block_shards")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -276,8 +208,8 @@ class OutputConfig:
     """Where rows of metrics go beside the JSON lines; `wandb` and `mlflow` need these packages."""
 
     def __post_init__(self) -> None:
-        _require_not_negative(self, "checkpoint_every_steps", "keep_every_steps", "peak_tflops")
-        _require_positive(self, "log_every_steps", "keep_last")
+        require_not_negative(self, "checkpoint_every_steps", "keep_every_steps", "peak_tflops")
+        require_positive(self, "log_every_steps", "keep_last")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

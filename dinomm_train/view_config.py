@@ -4,20 +4,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dinomm_train.config_checks import require_probabilities
+
 Chain = Literal["fixed", "published"]
 """Which colour operations follow the crop: per sensor in float, or as the published code ran."""
-
-
-def require_probabilities(owner: object, *names: str) -> None:
-    """Reject fields outside [0, 1].
-
-    Raises:
-        ValueError: naming the first such field.
-    """
-    for name in names:
-        value = getattr(owner, name)
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"{name} must lie in [0, 1], got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
