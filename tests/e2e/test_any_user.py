@@ -108,6 +108,8 @@ def sandbox(folder: Path) -> list[str]:
         *("bwrap", "--die-with-parent", "--unshare-net", "--ro-bind", "/", "/"),
         *("--dev", "/dev", "--proc", "/proc"),
         *("--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp"),
+        # The checkout may lie in /tmp itself.
+        *("--ro-bind", str(ROOT), str(ROOT), "--ro-bind", sys.prefix, sys.prefix),
         *("--bind", str(folder), str(folder), "--chdir", str(folder)),
         *(part for name in capabilities for part in ("--cap-add", name)),
         *("setpriv", *unknown, *reading),
