@@ -1,14 +1,10 @@
 """What a second worker brings, and how much memory one takes at the default shard size.
 
-The same shards are made by one and by two worker processes in turns. The speed-up on two free
-cores follows from the CPU-seconds that the workers spend on them, which other load on the machine
-changes little: tasks share nothing, so two workers are twice as fast but for what tasks cost more
-beside each other, and for a last task that finds the other worker idle. That leaves out what the
-scheduler and the client cost, which on two cores compete with the workers: where this gave 1.92,
-the clock gave 1.65. Both are printed, with the scheduler's CPU time for each task; the bar holds
-the first alone, and does not show what a user of two cores waits for. Peak memory (VmHWM) is that
-of a new worker that has made full shards of 256 MB, of either format and of native values, which
-take the most. Exit 1 beyond a bar.
+The same shards are made by a cluster of one worker and by one of two, each up alone, in turns; the
+speed-up is that of the clock. It needs two free cores, and every shard is full and their number
+even, for a shard too many would leave one worker idle: 12 of 64 MB, a quarter of the default size.
+Peak memory (VmHWM) is that of a new worker that has made full shards of 256 MB, of either format
+and of native values, which take the most. Exit 1 beyond a bar.
 """
 
 import argparse
@@ -34,7 +30,9 @@ from bigearth_prep.statistics import published_statistics
 from bigearth_prep.synthetic.archive import ArchiveConfig, write_archive
 
 _SPEED_UP, _MOST_GIB = 1.8, 1.0
-_SCALING_SHARD_MB = 8.0
+_SHARDS, _SHARD_MB = 12, 64.0
+_PAIRS_OF_SHARD = 312
+_TURNS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +47,21 @@ class Made:
 class Turn:
     """What one pass over all shards took."""
 
-    tasks: int
     wall_s: float
     workers_cpu_s: float
     own_cpu_s: float
     """Of the scheduler and the client, which run in this process."""
 
-    longest_s: float
-    """CPU time of the longest task."""
-
 
 def main() -> int:
     """Measure both and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=1600)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="prep-scaling-") as name:
         archive = Path(name) / "archive"
-        write_archive(
-            ArchiveConfig(out=archive, layout="v2", pairs=arguments.pairs, seed=1, tar=True)
-        )
+        pairs = _SHARDS * _PAIRS_OF_SHARD
+        write_archive(ArchiveConfig(out=archive, layout="v2", pairs=pairs, seed=1, tar=True))
         speed_up = scaling(archive, Path(name) / "out", arguments.rounds)
         peaks = {
             f"{scheme}, {shard_format}": peak_gib(archive, Path(name) / "out", scheme, shard_format)
@@ -82,32 +74,31 @@ def main() -> int:
 
 
 def scaling(archive: Path, out: Path, rounds: int) -> float:
-    """The median speed-up of a second worker, by CPU time; that by the clock is printed."""
-    turns: dict[int, list[Turn]] = {1: [], 2: []}
-    with (
-        open_cluster(ClusterConfig(workers=1)) as one,
-        open_cluster(ClusterConfig(workers=2)) as two,
-    ):
-        for run in (one, two):
-            take_turn(run, tasks_for(archive, out, shard_mb=_SCALING_SHARD_MB))
-        for _ in range(rounds):
-            for workers, run in ((1, one), (2, two)):
-                tasks = tasks_for(archive, out, shard_mb=_SCALING_SHARD_MB)
-                turns[workers].append(take_turn(run, tasks))
-    by_cpu, by_clock = [], []
-    for alone, both in zip(turns[1], turns[2], strict=True):
-        by_cpu.append(alone.workers_cpu_s / ((both.workers_cpu_s + both.longest_s) / 2))
-        by_clock.append(alone.wall_s / both.wall_s)
-    speed_up = statistics.median(by_cpu)
-    own_ms = statistics.median(1e3 * both.own_cpu_s / both.tasks for both in turns[2])
-    shard_ms = statistics.median(1e3 * both.workers_cpu_s / both.tasks for both in turns[2])
+    """The median speed-up of a second worker, by the clock."""
+    speed_ups = []
+    for _ in range(rounds):
+        alone, both = (typical_turn(archive, out, workers) for workers in (1, 2))
+        speed_ups.append(alone.wall_s / both.wall_s)
+        print(
+            f"{_SHARDS} shards of {_SHARD_MB:g} MB: {alone.wall_s:.2f} s, with a second worker "
+            f"{both.wall_s:.2f} s; CPU time {alone.workers_cpu_s:.2f} and {both.workers_cpu_s:.2f}"
+            f" s, scheduler and client {1e3 * both.own_cpu_s / _SHARDS:.0f} ms a shard"
+        )
+    speed_up = statistics.median(speed_ups)
     print(
-        f"a second worker: {speed_up:.2f} times as fast by CPU time, at least {_SPEED_UP:g}; by "
-        f"the clock {statistics.median(by_clock):.2f} ({min(by_clock):.2f} to {max(by_clock):.2f})"
-        f", {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; scheduler and client take "
-        f"{own_ms:.1f} ms of CPU a task, a shard of {_SCALING_SHARD_MB:g} MB {shard_ms:.0f} ms"
+        f"a second worker: {speed_up:.2f} times as fast ({min(speed_ups):.2f} to "
+        f"{max(speed_ups):.2f}), at least {_SPEED_UP:g}; load {os.getloadavg()[0]:.1f}"
     )
     return speed_up
+
+
+def typical_turn(archive: Path, out: Path, workers: int) -> Turn:
+    """The turn of median time of a new cluster that has warmed up."""
+    with open_cluster(ClusterConfig(workers=workers)) as run:
+        turns = [
+            take_turn(run, tasks_for(archive, out, shard_mb=_SHARD_MB)) for _ in range(1 + _TURNS)
+        ]
+    return sorted(turns[1:], key=lambda turn: turn.wall_s)[_TURNS // 2]
 
 
 def peak_gib(archive: Path, out: Path, scheme: Scheme, shard_format: ShardFormat) -> float:
@@ -160,14 +151,13 @@ def write_mapping(archive: Path, path: Path) -> None:
 
 def take_turn(run: Runner, tasks: list[ShardTask]) -> Turn:
     """Make all shards once."""
+    assert len(tasks) == _SHARDS, f"{len(tasks)} shards, not all of them full"
     start_s, start_cpu_s = time.perf_counter(), time.process_time()
     made = list(run(measured, tasks))
     return Turn(
-        tasks=len(made),
         wall_s=time.perf_counter() - start_s,
         workers_cpu_s=sum(shard.cpu_s for shard in made),
         own_cpu_s=time.process_time() - start_cpu_s,
-        longest_s=max(shard.cpu_s for shard in made),
     )
 
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from bigearth_prep.align import check_values, common_grid, trusted_grid
+from bigearth_prep.allocator import keep_freed_memory
 from bigearth_prep.bands import Band
 from bigearth_prep.breadcrumbs import leave_breadcrumbs, refuse_deadly
 from bigearth_prep.card import ShardCard
@@ -175,6 +176,7 @@ def _planned_rows(task: ShardTask) -> list[dict[str, Any]]:
 @contextmanager
 def _open_pairs(task: ShardTask, rows: list[dict[str, Any]]) -> Iterator[ShardReader]:
     refuse_deadly(task.breadcrumbs_path, task.name, [row["key"] for row in rows])
+    keep_freed_memory()
     with task.pairs.open() as pairs, leave_breadcrumbs(task.breadcrumbs_path) as note:
         yield ShardReader(task, pairs, Counter(), note)
 
