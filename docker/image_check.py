@@ -79,7 +79,8 @@ def check_image(target: str) -> None:
     image = f"localhost/bigearth-dinomm:{target}"
     build(target, image)
     say(f"{target}: configuration")
-    config = json.loads(call("buildah", "inspect", "--type", "image", image))["OCIv1"]["config"]
+    description = json.loads(call("buildah", "inspect", "--type", "image", image))["OCIv1"]
+    config = description["config"]
     user = config["User"].split(":")
     require(all(part.isdigit() and part != "0" for part in user), f"user is {user}")
     require(config["Entrypoint"] == ENTRY_POINTS[target], f"entry point is {config['Entrypoint']}")
@@ -91,7 +92,7 @@ def check_image(target: str) -> None:
         environment = dict(pair.split("=", 1) for pair in config["Env"])
         try_commands(target, root, environment)
     size = call("buildah", "images", "--format", "{{.Size}}", image).strip()
-    print(f"{target}: {size}")
+    print(f"{target}: {size} in {len(description['rootfs']['diff_ids'])} layers")
 
 
 def try_commands(target: str, root: Path, environment: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """A contact sheet of a dataset: what a person would look at before training on it."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from bigearth_prep.card import DatasetCard, SensorCard, read_card
 from bigearth_prep.dataset import SplitSamples, open_dataset
 from bigearth_prep.whole_file import whole_file
 
-_DISPLAY_PERCENTILES = (2.0, 98.0)
+_DARKEST_PERCENT, _BRIGHTEST_PERCENT = 2.0, 98.0
 _TRUE_COLOUR = ("B04", "B03", "B02")
 _FALSE_COLOUR = ("B08", "B04", "B03")
 _RADAR = ("VV", "VH")
+_LABEL_WIDTH = 34
+"""Letters of a label before it breaks."""
 
 Rgb = Float32[np.ndarray, "height width 3"]
 
@@ -34,8 +37,8 @@ def draw_contact_sheet(dataset: Path, *, patches: int) -> Figure:
     """The same patches in true colour, false colour and radar, and their labels.
 
     Patches are spread evenly over the largest split. Values are undone to physical ones by the
-    card, and stretched to the 2nd and 98th percentile of the shown patches together, so that
-    bright and dark patches stay comparable.
+    card, and all stretched alike, from the 2nd percentile of all pixels to the median patch's
+    98th: bright and dark patches stay comparable, and clouds in some do not darken the others.
 
     Raises:
         PrepError: a shard cannot be read.
@@ -83,8 +86,9 @@ def _compose(card: DatasetCard, items: list[dict[str, Any]], bands: tuple[str, .
         if len(planes) == 1:
             planes *= 3
         stacks.append(np.stack(planes, axis=-1))
-    everything = np.stack(stacks).reshape(-1, 3)
-    lower, upper = np.percentile(everything, _DISPLAY_PERCENTILES, axis=0)
+    lower = np.percentile(np.stack(stacks), _DARKEST_PERCENT, axis=(0, 1, 2))
+    brightest = [np.percentile(one, _BRIGHTEST_PERCENT, axis=(0, 1)) for one in stacks]
+    upper = np.median(brightest, axis=0)
     span = np.maximum(upper - lower, 1e-6)
     return [np.clip((stack - lower) / span, 0, 1).astype(np.float32) for stack in stacks]
 
@@ -116,10 +120,13 @@ def _draw(columns: dict[str, list[Rgb]], keys: list[str], labels: list[list[str]
                 axis.set_title(title, fontsize=9)
         text = axes[row, width - 1]
         text.set_axis_off()
-        names = "\n".join(f"\N{BULLET} {_shorten(name)}" for name in labels[row])
-        text.text(0, 1, f"{keys[row]}\n\n{names}", va="top", fontsize=6.5, transform=text.transAxes)
+        text.text(0, 1, keys[row], va="top", fontsize=6.5, transform=text.transAxes)
+        names = "\n".join(_listed(name) for name in labels[row])
+        text.text(0, 0.92, names, va="top", fontsize=8.5, transform=text.transAxes)
     return figure
 
 
-def _shorten(name: str, length: int = 44) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}\N{HORIZONTAL ELLIPSIS}"
+def _listed(name: str) -> str:
+    return textwrap.fill(
+        name, _LABEL_WIDTH, initial_indent="\N{BULLET} ", subsequent_indent="   ", max_lines=3
+    )

@@ -54,7 +54,11 @@ def write_page(dataset: Path, out: Path, config: PageConfig) -> None:
     sections = "\n".join(_sections(dataset, card, config))
     style = (files("bigearth_prep.pictures") / "page.css").read_text(encoding="utf-8")
     title = html.escape(f"{dataset.absolute().name}: {card.source['archive']}")
-    head = f'<meta charset="utf-8">\n<title>{title}</title>\n<style>\n{style}</style>'
+    metas = (
+        '<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    )
+    head = f"{metas}\n<title>{title}</title>\n<style>\n{style}</style>"
     body = f"<h1>{title}</h1>\n{sections}"
     page = f'<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>'
     write_text(out, f"<!DOCTYPE html>\n{page}\n")
@@ -76,7 +80,7 @@ def _sections(dataset: Path, card: DatasetCard, config: PageConfig) -> Iterator[
     if manifest.column("epsg").null_count < len(manifest):
         side_m = card.patch.size_px * card.patch.resolution_m
         yield _figure_section("Places", "Centre of each patch.", draw_map(manifest, side_m))
-    note = "Spread over the largest split, stretched to the 2nd and 98th percentile together."
+    note = "Spread over the largest split; all are stretched alike, clouds may be white all over."
     sheet = draw_contact_sheet(dataset, patches=config.sheet_patches)
     yield _figure_section("Patches", note, sheet)
 
@@ -138,7 +142,8 @@ def _figure_section(title: str, note: str, figure: Figure) -> str:
     picture = base64.b64encode(buffer.getvalue()).decode()
     return (
         f"<section>\n<h2>{title}</h2>\n<p>{html.escape(note)}</p>\n"
-        f'<img alt="{title}" src="data:image/png;base64,{picture}">\n</section>'
+        f'<div class="wide"><img alt="{title}" src="data:image/png;base64,{picture}"></div>\n'
+        "</section>"
     )
 
 

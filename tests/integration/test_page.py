@@ -46,6 +46,8 @@ def test_a_page_is_whole_in_itself_and_counts_what_the_manifest_holds(
     assert all(address.startswith("data:image/png;base64,") for address in outline.addresses)
     assert "url(" not in text
     assert "@import" not in text
+    assert 'name="viewport"' in text
+    assert text.count('<div class="wide"><img') == len(outline.addresses)
     rows = re.findall(r'<th scope="row">(.*?)</th><td class="count">([\d,]+)</td>', text)
     counts = {html.unescape(name): int(count) for name, count in rows}
     manifest = read_manifest(tmp_path / "out").to_pylist()

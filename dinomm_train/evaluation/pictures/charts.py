@@ -20,6 +20,8 @@ _COLOURS = {
 }
 _MORE_COLOURS = ("#5aa469", "#8e6bbf", "#c2557a", "#3aa6a0", "#b3872e")
 
+_MARKERS = "os^Dv"
+
 _NAME_WIDTH = 42
 """Letters of a class name before it breaks."""
 
@@ -134,7 +136,7 @@ def _draw_kind(panel: Axes, kind: str, rows: Sequence[MatrixRow]) -> None:
         panel.plot(
             [place + shift for place in range(len(groups))],
             [100 * one.micro_ap for one in row.groups if one.kind == kind],
-            "os^Dv"[number % 5],
+            _MARKERS[number % len(_MARKERS)],
             label=str(row.key.sensors),
             color=f"C{number}",
         )
@@ -170,7 +172,7 @@ def _draw_bars(panel: Axes, rows: Sequence[MatrixRow], networks: Sequence[str]) 
 
 
 def _draw_curves(panel: Axes, rows: Sequence[MatrixRow], networks: Sequence[str]) -> None:
-    for network in networks:
+    for number, network in enumerate(networks):
         own = sorted(
             (row for row in rows if row.key.network == network), key=lambda row: row.key.fraction
         )
@@ -179,9 +181,9 @@ def _draw_curves(panel: Axes, rows: Sequence[MatrixRow], networks: Sequence[str]
         shares = [100 * row.key.fraction for row in own]
         scores = [row.scores["micro_ap"] for row in own]
         colour = colour_of(network, networks)
-        panel.plot(
-            shares, [100 * one.mean for one in scores], "o-", ms=4, color=colour, label=network
-        )
+        means = [100 * one.mean for one in scores]
+        marker = _MARKERS[number % len(_MARKERS)]
+        panel.plot(shares, means, f"{marker}-", ms=5, color=colour, label=network)
         low, high = (
             [100 * value for value in bounds]
             for bounds in zip(*((one.low, one.high) for one in scores), strict=True)

@@ -25,7 +25,11 @@ def to_page(evaluation: Evaluation, figures: dict[str, Figure]) -> str:
     """The page's HTML, with the figures in it under their titles."""
     style = (files("dinomm_train.evaluation.report") / "page.css").read_text(encoding="utf-8")
     title = html.escape(f"Scores on {evaluation.setup.dataset}")
-    head = f'<meta charset="utf-8">\n<title>{title}</title>\n<style>\n{style}</style>'
+    metas = (
+        '<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    )
+    head = f"{metas}\n<title>{title}</title>\n<style>\n{style}</style>"
     body = "\n".join([f"<h1>{title}</h1>", *_sections(evaluation, figures)])
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n'
@@ -66,7 +70,7 @@ def _score_table(rows: Sequence[MatrixRow]) -> str:
         before = block
     head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
     return (
-        f"<table>\n<tr>{head}</tr>\n" + "\n".join(lines) + "\n</table>\n"
+        f'<div class="wide"><table>\n<tr>{head}</tr>\n' + "\n".join(lines) + "\n</table></div>\n"
         "<p>All in %. Gain: micro mAP above the untrained network (fine-tuned: above training from "
         "scratch), its interval from the same resamples of both.</p>"
     )
@@ -77,7 +81,7 @@ def _number_cell(one: Estimate, *, signed: bool = False) -> str:
     spread = "" if one.spread is None else f" ± {100 * one.spread:.1f}"
     return (
         f'<td class="number"><b>{100 * one.mean:{sign}.1f}</b>{spread} '
-        f"<i>{100 * one.low:{sign}.1f} … {100 * one.high:{sign}.1f}</i></td>"
+        f"<i>[{100 * one.low:{sign}.1f}, {100 * one.high:{sign}.1f}]</i></td>"
     )
 
 
@@ -85,7 +89,7 @@ def _table(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
     lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in body]
     rows = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table>\n<tr>{head}</tr>\n{rows}\n</table>"
+    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{rows}\n</table></div>'
 
 
 def _figure_section(title: str, figure: Figure) -> str:
@@ -93,7 +97,8 @@ def _figure_section(title: str, figure: Figure) -> str:
     figure.savefig(buffer, format="png", dpi=110)
     picture = base64.b64encode(buffer.getvalue()).decode()
     name = html.escape(title)
-    return f'<h2>{name}</h2>\n<img alt="{name}" src="data:image/png;base64,{picture}">'
+    image = f'<img alt="{name}" src="data:image/png;base64,{picture}">'
+    return f'<h2>{name}</h2>\n<div class="wide">{image}</div>'
 
 
 def _code(text: str) -> str:

@@ -50,3 +50,19 @@ def test_one_band_is_shown_in_grey(card: DatasetCard) -> None:
     assert (picture[..., 0] == picture[..., 1]).all()
     assert (picture[..., 0] == picture[..., 2]).all()
     assert len(np.unique(picture)) > 10
+
+
+def test_a_cloud_in_one_patch_does_not_darken_the_others(card: DatasetCard) -> None:
+    rng = np.random.default_rng(0)
+    ground = [{"s2": rng.integers(10, 60, (1, 8, 8)).astype(np.uint8)} for _ in range(3)]
+    cloud = {"s2": np.full((1, 8, 8), 255, np.uint8)}
+    pictures = contact_sheet._compose(with_optical(card, "x"), [*ground, cloud], ("x",))
+    assert all(0.3 < float(picture.mean()) < 0.7 for picture in pictures[:3])
+    assert pictures[3].min() == 1
+
+
+def test_a_long_label_is_shown_whole() -> None:
+    name = "Land principally occupied by agriculture, with significant areas of natural vegetation"
+    shown = contact_sheet._listed(name)
+    assert " ".join(shown.removeprefix("\N{BULLET}").split()) == name
+    assert max(map(len, shown.splitlines())) <= 34

@@ -42,6 +42,9 @@ def test_a_report_is_one_page_tables_pictures_and_labelled_keys(tmp_path: Path) 
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 5
     assert not re.search(r'(src|href)="(?!data:)', page), "it needs no other file"
+    assert 'name="viewport"' in page
+    wide = re.findall(r"<table>|<img ", page)
+    assert page.count('<div class="wide">') == len(wide), "what is wide scrolls by itself"
     tags = _Tags()
     tags.feed(page)
     assert tags.open == []
