@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import dask
 import pytest
-from distributed import Client
+from distributed import Client, Future, KilledWorker
 
 from bigearth_prep.cli_options import cluster_config
 from bigearth_prep.cluster import ClusterConfig, R, T, _guarded, _runner_of, open_cluster
@@ -95,6 +95,27 @@ def fail_unreadably(task: int) -> int:
 def test_an_exception_that_no_other_process_can_read_ends_the_tasks_with_one_message() -> None:
     with pytest.raises(PrepError, match=r"fail_unreadably failed .*UnreadableError: task 1 broke"):
         results_on_threads(1, fail_unreadably)
+
+
+@pytest.mark.parametrize("deaths", [5, 6])
+def test_a_task_whose_worker_dies_is_given_up_at_the_sixth_death_that_dask_tells_of(
+    deaths: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result_of, told = Future.result, []
+
+    def deadly(future: Future) -> object:
+        if len(told) == deaths:
+            return result_of(future)
+        told.append(future.key)
+        raise KilledWorker(future.key, None, 0)
+
+    monkeypatch.setattr(Future, "result", deadly)
+    if deaths == 5:
+        assert results_on_threads(1, abs) == [1]
+    else:
+        with pytest.raises(PrepError, match="died again and again, last on abs-"):
+            results_on_threads(1, abs)
+    assert len(set(told)) == deaths
 
 
 def test_tasks_that_no_worker_comes_for_end_with_one_message() -> None:
