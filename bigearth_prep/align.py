@@ -22,6 +22,9 @@ _CV2_FLAGS = {
     "cubic": cv2.INTER_CUBIC,
 }
 
+_SAME_PITCH = 0.01
+"""As a share of the pitch: people round."""
+
 
 def resample(
     pixels: Shaped[np.ndarray, "height width"], size_px: int, method: Resampling
@@ -40,9 +43,10 @@ def common_grid(rasters: Mapping[Band, Raster]) -> Grid:
     """The grid of the finest band, once all bands are known to cover the same ground.
 
     Raises:
-        PatchError: a band has not the size its resolution requires, or another footprint.
+        PatchError: a band has not the pitch or size its resolution requires, or another footprint.
     """
     for band, raster in rasters.items():
+        check_pitch(band, raster)
         check_size(band, raster)
     finest = min(rasters, key=lambda band: band.resolution_m)
     reference = rasters[finest].ground
@@ -65,6 +69,26 @@ def trusted_grid(rasters: Mapping[Band, Raster]) -> Grid | None:
     for band, raster in rasters.items():
         check_size(band, raster)
     return rasters[min(rasters, key=lambda band: band.resolution_m)].grid
+
+
+def check_pitch(band: Band, raster: Raster) -> None:
+    """Nothing, if pixels are as large as the band's resolution says, to a hundredth.
+
+    A grid in degrees does not say how large they are.
+
+    Raises:
+        PatchError: they are not.
+    """
+    grid = raster.ground
+    if grid.unit_m is None:
+        return
+    pitches = (grid.pitch_x_m * grid.unit_m, grid.pitch_y_m * grid.unit_m)
+    if any(abs(pitch - band.resolution_m) > _SAME_PITCH * band.resolution_m for pitch in pitches):
+        raise PatchError(
+            RejectReason.WRONG_PITCH,
+            f"{band.name} has a pitch of {pitches[0]:g} x {pitches[1]:g} m in its file, "
+            f"its resolution_m requires {band.resolution_m:g} m",
+        )
 
 
 def check_size(band: Band, raster: Raster) -> None:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pydoc
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from bigearth_prep.errors import PrepError
 from bigearth_prep.slurm import SlurmConfig, slurm_client
+from bigearth_prep.task_failure import TaskFailure, attempt
 from bigearth_prep.version import __version__
 from bigearth_prep.whole_file import whole_file
 
@@ -40,6 +42,13 @@ _FEW_LONG_TASKS = {
 """Dask's settings for local workers, made for many short tasks and many cores: watching its own
 event loops takes a twentieth of two cores (measured: 11 % of one, 3 % so), and a task handed to a
 busy worker ahead of time may leave another idle at the end."""
+
+_WORKERS_COME_BACK = {
+    "distributed.deploy.lost-worker-timeout": "365 days",
+    "distributed.scheduler.no-workers-timeout": "10 minutes",
+}
+"""Whoever started a local worker starts it again when it dies. Dask gives it up where it is not
+there 15 s after a death, on a busy machine or in another death, and waits for ever for the last."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -114,7 +123,7 @@ def _local_cluster(workers: int, report: Path | None) -> Iterator[Runner]:
     from distributed import Client
 
     with (
-        dask.config.set(_FEW_LONG_TASKS),
+        dask.config.set(_FEW_LONG_TASKS | _WORKERS_COME_BACK),
         tempfile.TemporaryDirectory(prefix="bigearth-prep-") as scratch,
         _start_workers(workers, scratch) as cluster,
         Client(cluster) as client,
@@ -221,33 +230,57 @@ def _performance_report(path: Path | None) -> Iterator[None]:
 
 
 def _runner_of(client: Any) -> Runner:  # noqa: ANN401 (distributed has no types)
-    from distributed import CancelledError, KilledWorker, as_completed
-    from distributed.comm.core import CommClosedError
+    from distributed import KilledWorker, as_completed
 
     def run(function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
-        running = {client.submit(function, task, pure=False): (task, 0) for task in tasks}
+        def submit(task: T) -> Any:  # noqa: ANN401 (distributed has no types)
+            key = f"{function.__name__}-{uuid.uuid4()}"
+            return client.submit(attempt, function, task, key=key, pure=False)
+
+        running = {submit(task): (task, 0) for task in tasks}
         results = as_completed(running)
         try:
             for future in results:
                 # Let go of here, so that workers need not keep its result.
                 task, losses = running.pop(future)
                 try:
-                    yield future.result()
+                    with _faults_of_dask(client):
+                        result = future.result()
                 except KilledWorker as error:
                     if losses == _MOST_LOSSES:
                         raise _died_again(error) from error
-                    again = client.submit(function, task, pure=False)
+                    again = submit(task)
                     running[again] = (task, losses + 1)
                     results.add(again)
-        except (CancelledError, CommClosedError) as error:
-            raise PrepError(
-                f"the Dask scheduler is gone ({client.scheduler.address}); what is finished is "
-                "kept: start scheduler and workers again, and run the same command to go on"
-            ) from error
+                    continue
+                if isinstance(result, TaskFailure):
+                    raise result.as_error()
+                yield result
         finally:
             client.cancel(list(running))
 
     return run
+
+
+@contextmanager
+def _faults_of_dask(client: Any) -> Iterator[None]:  # noqa: ANN401 (distributed has no types)
+    """Makes one message of what keeps Dask from giving a result."""
+    from distributed import CancelledError
+    from distributed.comm.core import CommClosedError
+    from distributed.scheduler import NoValidWorkerError, NoWorkerError
+
+    try:
+        yield
+    except (NoWorkerError, NoValidWorkerError) as error:
+        raise PrepError(
+            f"there has been no worker process for {error.timeout:.0f} s; look for an "
+            "out-of-memory kill, see that workers start, and run the same command to go on"
+        ) from error
+    except (CancelledError, CommClosedError) as error:
+        raise PrepError(
+            f"the Dask scheduler is gone ({client.scheduler.address}); what is finished is "
+            "kept: start scheduler and workers again, and run the same command to go on"
+        ) from error
 
 
 def _died_again(error: Any) -> PrepError:  # noqa: ANN401 (distributed has no types)

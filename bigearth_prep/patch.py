@@ -34,6 +34,7 @@ class RejectReason(StrEnum):
 
     UNREADABLE_FILE = "unreadable file"
     WRONG_SIZE = "wrong size"
+    WRONG_PITCH = "wrong pitch"
     GRIDS_DIFFER = "grids differ"
     NON_FINITE = "non-finite values"
     NODATA = "nodata pixels"
@@ -77,6 +78,8 @@ class Grid:
 
     width: int
     height: int
+    unit_m: float | None = 1.0
+    """Metres of the unit that corner and pitch really are in; None where that is the degree."""
 
     @property
     def footprint(self) -> tuple[int, float, float, float, float]:

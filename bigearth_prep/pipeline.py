@@ -170,11 +170,15 @@ def _count_train(
         )
     forget_tries(tasks)
     total = {band.name: empty_counts(band) for band in config.bands}
+    bad: list[str] = []
     with progress_bar(len(tasks), "shards counted") as advance:
-        for counts in run(count_values, tasks):
-            for name, histogram in counts.items():
+        for counted in run(count_values, tasks):
+            for name, histogram in counted.histograms.items():
                 total[name] += histogram
+            bad += [counted.first_bad] if counted.first_bad else []
             advance(1)
+    if not any(histogram.any() for histogram in total.values()):
+        raise PrepError(f"statistics are those of the train split, and all is bad: {bad[0]}")
     return StatisticsTable(
         source=source,
         bands={band.name: summarize(band, total[band.name]) for band in config.bands},

@@ -166,6 +166,7 @@ def _grid_of(dataset: Any) -> Grid:  # noqa: ANN401 (rasterio has no types)
         pitch_y_m=-transform.e,
         width=dataset.width,
         height=dataset.height,
+        unit_m=crs.linear_units_factor[1] if crs.is_projected else None,
     )
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Int64
 from bigearth_prep.align import check_values, common_grid, trusted_grid
 from bigearth_prep.allocator import keep_freed_memory
 from bigearth_prep.bands import Band
-from bigearth_prep.breadcrumbs import leave_breadcrumbs, refuse_deadly
+from bigearth_prep.breadcrumbs import leave_breadcrumbs, patches_died_at, refuse_deadly
 from bigearth_prep.card import ShardCard
 from bigearth_prep.errors import PrepError
 from bigearth_prep.pair_source import PairFacts, PairFiles, PairReader
@@ -92,6 +92,17 @@ class ReadPair:
     """What the sample's JSON and the manifest row say of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class CountedShard:
+    """What the pixels of a shard's pairs are."""
+
+    histograms: dict[str, Int64[np.ndarray, " bin"]]
+    """Of native values, by band name."""
+
+    first_bad: str | None
+    """The first pair that is not among them, and why."""
+
+
 def make_shard(task: ShardTask) -> int:
     """How many pairs the shard was planned for, once it and its record stand.
 
@@ -140,17 +151,19 @@ def _placement(shard: str | None, stored: StoredSample) -> dict[str, Any]:
     }
 
 
-def count_values(task: ShardTask) -> dict[str, Int64[np.ndarray, " bin"]]:
-    """Histograms of the native pixels of every good pair of the shard, by band name."""
+def count_values(task: ShardTask) -> CountedShard:
+    """Histograms of the native pixels of every good pair of the shard."""
     rows = _planned_rows(task)
     counts = {band.name: empty_counts(band) for band in task.recipe.bands}
+    bad: list[str] = []
     with _open_pairs(task, rows) as reader:
-        for _, pair in _read_pairs(reader, rows):
+        for row, pair in _read_pairs(reader, rows):
             if isinstance(pair, PatchError):
+                bad.append(f"{row['key']}: {pair}")
                 continue
             for band, raster in pair.rasters.items():
                 counts[band.name] += count_pixels(band, raster.pixels)
-    return counts
+    return CountedShard(counts, bad[0] if bad else None)
 
 
 def _is_done(task: ShardTask) -> bool:
@@ -175,10 +188,16 @@ def _planned_rows(task: ShardTask) -> list[dict[str, Any]]:
 
 @contextmanager
 def _open_pairs(task: ShardTask, rows: list[dict[str, Any]]) -> Iterator[ShardReader]:
-    refuse_deadly(task.breadcrumbs_path, task.name, [row["key"] for row in rows])
+    keys = [row["key"] for row in rows]
+    refuse_deadly(task.breadcrumbs_path, task.name, keys)
     keep_freed_memory()
     with task.pairs.open() as pairs, leave_breadcrumbs(task.breadcrumbs_path) as note:
-        yield ShardReader(task, pairs, Counter(), note)
+        try:
+            yield ShardReader(task, pairs, Counter(), note)
+        except Exception as error:
+            for key in patches_died_at(task.breadcrumbs_path, keys)[-1:]:
+                error.add_note(f"at patch {key} of {task.name}")
+            raise
 
 
 def _read_pairs(

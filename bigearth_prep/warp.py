@@ -11,7 +11,13 @@ from rasterio.enums import Resampling as GdalResampling
 from rasterio.transform import from_origin
 from rasterio.warp import reproject
 
-from bigearth_prep.align import Resampling, check_size, missing_pixels, missing_value
+from bigearth_prep.align import (
+    Resampling,
+    check_pitch,
+    check_size,
+    missing_pixels,
+    missing_value,
+)
 from bigearth_prep.bands import SENSORS, Band, bands_of
 from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
 
@@ -34,8 +40,8 @@ def warp_bands(
     in its native size is returned as it is.
 
     Raises:
-        PatchError: the reference has not the size its resolution requires, or a pixel of it has
-            no measurement under it.
+        PatchError: the reference has not the pitch or size its resolution requires, or a pixel of
+            it has no measurement under it.
     """
     reference = _reference_grid(rasters)
     return {
@@ -50,11 +56,12 @@ def _reference_grid(rasters: Mapping[Band, Raster]) -> Grid:
     sensor = next(sensor for sensor in SENSORS if bands_of(sensor, tuple(rasters)))
     finest = min(bands_of(sensor, tuple(rasters)), key=lambda band: band.resolution_m)
     ground = rasters[finest].ground
+    check_pitch(finest, rasters[finest])
     check_size(finest, rasters[finest])
     side = max(band.native_px for band in rasters)
     shrink = ground.width / side
     pitches = (ground.pitch_x_m * shrink, ground.pitch_y_m * shrink)
-    return Grid(ground.epsg, ground.ulx, ground.uly, *pitches, side, side)
+    return Grid(ground.epsg, ground.ulx, ground.uly, *pitches, side, side, ground.unit_m)
 
 
 def _lies_on(band: Band, raster: Raster, reference: Grid) -> bool:

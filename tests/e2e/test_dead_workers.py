@@ -77,6 +77,8 @@ def environment(tmp_path: Path, whole: Path) -> dict[str, str]:
         "FAULT_TIMES": "0",
         "FAULT_HOW": "die",
         "FAULT_DEATHS": str(tmp_path / "deaths"),
+        # As if it took long to start a worker again.
+        "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "100ms",
     }
 
 

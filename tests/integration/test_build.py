@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import struct
+import sys
 import tarfile
 import tomllib
 from pathlib import Path
@@ -402,6 +404,47 @@ def test_a_task_that_was_taken_for_dead_and_its_second_run_do_not_disturb_each_o
     build(v2_archive, tmp_path / "out", shard_format=shard_format)
     assert len(overtaken) > 3
     assert tree_bytes(tmp_path / "out") == tree_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("statistics", ["published", "compute"])
+def test_a_new_start_counts_tries_anew_and_says_where_the_last_one_died(
+    v2_archive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    statistics: str,
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "forget_tries", lambda _: sys.exit())
+        with pytest.raises(SystemExit):
+            build(v2_archive, out, statistics=statistics)
+    keys = pq.ParquetFile(out / ".build" / "plan.parquet").read_row_group(1).column("key")
+    crumbs = out / ".build" / "train" / "shard-000001.at"
+    crumbs.parent.mkdir(exist_ok=True)
+    crumbs.write_bytes(struct.pack("<3q", 0, 1, 2))
+    with caplog.at_level("INFO"):
+        build(v2_archive, out, statistics=statistics)
+    said = [record.message for record in caplog.records if "killed" in record.message]
+    assert said == [f"an earlier start was killed at patch {keys[2]} of train/shard-000001.tar"]
+
+
+def test_an_error_that_no_one_foresaw_notes_the_patch_and_its_shard(
+    v2_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def third_breaks(reader: ShardReader, row: dict[str, Any]) -> ReadPair:
+        begun.append(f"at patch {row['key']} of {reader.task.name}")
+        if len(begun) == 3:
+            raise ZeroDivisionError
+        return read_pair(reader, row)
+
+    read_pair = shard_task._read_pair
+    monkeypatch.setattr(shard_task, "_read_pair", third_breaks)
+    with pytest.raises(ZeroDivisionError) as caught:
+        build(v2_archive, tmp_path / "out")
+    assert caught.value.__notes__ == begun[-1:]
 
 
 def test_a_finished_shard_that_was_damaged_is_made_again(

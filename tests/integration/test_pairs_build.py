@@ -371,6 +371,20 @@ def test_bands_of_another_grid_are_warped_on_request(tmp_path: Path) -> None:
     assert np.allclose(samples_of(tmp_path / "out")["pair_001"]["s1"], expected, atol=1e-4)
 
 
+def test_a_wrong_pitch_of_the_description_is_told_with_that_of_the_files(tmp_path: Path) -> None:
+    made = stacked_collection(tmp_path / "made", pairs=2)
+    wrong = with_toml(made, ("resolution_m = 10", "resolution_m = 20"))
+    why = "wrong pitch: blue has a pitch of 10 x 10 m in its file, its resolution_m requires 20 m"
+    for align in ("same", "warp"):
+        with pytest.raises(PrepError, match=f"train split, and all is bad: pair_00[01]: {why}"):
+            build_tabled(wrong, tmp_path / f"computed {align}", align=align)
+        with pytest.raises(PrepError, match="no pair is left to store: 2 wrong pitch"):
+            build_tabled(wrong, tmp_path / align, align=align, statistics=given(made, tmp_path))
+        assert set(rejected(tmp_path / align).values()) == {why}
+    trusting = with_toml(wrong, ('"compared"', '"trusted"'))
+    assert build_tabled(trusting, tmp_path / "trusted").rejected == {}
+
+
 def test_what_a_collection_cannot_give_is_refused(stacks: MadeCollection) -> None:
     wrong: dict[str, dict[str, Any]] = {
         "--stats compute": {"statistics": "published"},

@@ -1,5 +1,6 @@
 """Resampling against GDAL, a plain bicubic loop and block repetition; checks against faults."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from rasterio.enums import Resampling as GdalResampling
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
-from bigearth_prep.align import check_values, common_grid, resample, trusted_grid
+from bigearth_prep.align import check_pitch, check_values, common_grid, resample, trusted_grid
 from bigearth_prep.bands import Band, select_bands
 from bigearth_prep.patch import Grid, PatchError, Raster, RejectReason
 
@@ -102,6 +103,39 @@ def test_a_band_of_another_size_is_rejected_with_both_sizes() -> None:
     with pytest.raises(PatchError, match=r"B05 is 61 x 60 px.*60 x 60") as caught:
         common_grid({B02: raster_of(B02), B05: odd})
     assert caught.value.reason is RejectReason.WRONG_SIZE
+
+
+def test_bands_of_twice_the_pitch_are_rejected_with_both_pitches_though_they_agree() -> None:
+    rasters = {
+        band: Raster(
+            np.ones((side, side), np.uint16), Grid(32633, 0.0, 0.0, pitch, pitch, side, side), None
+        )
+        for band, side, pitch in ((B02, 120, 20.0), (B05, 60, 40.0))
+    }
+    message = r"^wrong pitch: B02 has a pitch of 20 x 20 m in its file, .* requires 10 m$"
+    with pytest.raises(PatchError, match=message) as caught:
+        common_grid(rasters)
+    assert caught.value.reason is RejectReason.WRONG_PITCH
+
+
+@pytest.mark.parametrize(
+    ("pitch_x", "pitch_y", "unit_m", "passes"),
+    [
+        (10.09, 9.91, 1.0, True),
+        (10.11, 10.0, 1.0, False),
+        (10.0, 9.89, 1.0, False),
+        (32.8084, 32.8084, 0.3048, True),
+        (10.0, 10.0, 0.3048, False),
+        (9e-5, 9e-5, None, True),
+    ],
+)
+def test_a_pitch_is_compared_in_metres_to_a_hundredth_and_in_degrees_not_at_all(
+    pitch_x: float, pitch_y: float, unit_m: float | None, *, passes: bool
+) -> None:
+    grid = Grid(32633, 0.0, 0.0, pitch_x, pitch_y, 120, 120, unit_m)
+    outcome = nullcontext() if passes else pytest.raises(PatchError, match="B02 has a pitch of")
+    with outcome:
+        check_pitch(B02, Raster(np.ones((120, 120), np.uint16), grid, None))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

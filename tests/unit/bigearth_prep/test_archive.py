@@ -136,6 +136,15 @@ def test_an_empty_tar_has_no_patches_and_one_patch_twice_is_an_error(tmp_path: P
         scan_archive(write_tar(tmp_path / "s2.tar", [V1_NAME]), "s1")
 
 
+def test_places_are_given_step_by_step_and_none_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "_PLACES_PER_STEP", 2)
+    folders = [f"{V1_NAME}{number}" for number in range(5)]
+    found = scan_archive(write_tar(tmp_path / "a.tar", folders), "s2")
+    assert [place.folder for place in found.places()] == folders
+
+
 def test_a_tar_is_walked_once_and_again_when_it_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

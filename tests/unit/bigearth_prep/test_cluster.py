@@ -1,13 +1,16 @@
 """Where work runs: one place, and a clear word when it cannot."""
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
+import dask
 import pytest
+from distributed import Client, Future, KilledWorker
 
 from bigearth_prep.cli_options import cluster_config
-from bigearth_prep.cluster import ClusterConfig, R, T, _guarded, open_cluster
+from bigearth_prep.cluster import ClusterConfig, R, T, _guarded, _runner_of, open_cluster
 from bigearth_prep.errors import PrepError
 from bigearth_prep.slurm import SlurmConfig
 
@@ -63,3 +66,61 @@ def test_a_worker_that_came_later_and_lacks_a_package_is_one_message() -> None:
 def test_this_process_runs_tasks_in_order() -> None:
     with open_cluster(ClusterConfig(workers=0)) as run:
         assert list(run(str, [1, 2])) == ["1", "2"]
+
+
+def results_on_threads(workers: int, function: Callable[[int], int]) -> list[int]:
+    """Of one task, on workers of Dask in this process; an error if they do not come."""
+    client = Client(
+        n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None
+    )
+    waiting = ThreadPoolExecutor(1)
+    try:
+        return waiting.submit(lambda: list(_runner_of(client)(function, [1]))).result(timeout=20)
+    finally:
+        client.close()
+        waiting.shutdown()
+
+
+class UnreadableError(Exception):
+    """Becomes no exception where another process reads it."""
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, ("no exception",)
+
+
+def fail_unreadably(task: int) -> int:
+    raise UnreadableError(f"task {task} broke")
+
+
+def test_an_exception_that_no_other_process_can_read_ends_the_tasks_with_one_message() -> None:
+    with pytest.raises(PrepError, match=r"fail_unreadably failed .*UnreadableError: task 1 broke"):
+        results_on_threads(1, fail_unreadably)
+
+
+@pytest.mark.parametrize("deaths", [5, 6])
+def test_a_task_whose_worker_dies_is_given_up_at_the_sixth_death_that_dask_tells_of(
+    deaths: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result_of, told = Future.result, []
+
+    def deadly(future: Future) -> object:
+        if len(told) == deaths:
+            return result_of(future)
+        told.append(future.key)
+        raise KilledWorker(future.key, None, 0)
+
+    monkeypatch.setattr(Future, "result", deadly)
+    if deaths == 5:
+        assert results_on_threads(1, abs) == [1]
+    else:
+        with pytest.raises(PrepError, match="died again and again, last on abs-"):
+            results_on_threads(1, abs)
+    assert len(set(told)) == deaths
+
+
+def test_tasks_that_no_worker_comes_for_end_with_one_message() -> None:
+    with (
+        dask.config.set({"distributed.scheduler.no-workers-timeout": "1s"}),
+        pytest.raises(PrepError, match=r"no worker process for 1 s; .*run the same command"),
+    ):
+        results_on_threads(0, fail_unreadably)

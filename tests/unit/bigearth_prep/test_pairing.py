@@ -151,6 +151,14 @@ def test_split_files_override_the_tables_and_leave_out_what_they_do_not_list(
     assert reasons(found) == {"filtered (not in a split)": 1}
 
 
+def test_pairs_keep_the_split_that_the_metadata_names(tmp_path: Path) -> None:
+    make_v2(tmp_path, V2)
+    split = ["test", "test", "train", "validation", "train", "test"]
+    metadata = make_metadata(tmp_path / "m.parquet", V2, split=list(split))
+    found = paired(tmp_path, metadata=(metadata,))
+    assert found.pairs.column("split").to_pylist() == split
+
+
 def test_a_patch_in_two_split_files_is_an_error(tmp_path: Path) -> None:
     make_v1(tmp_path, V1)
     listed = tmp_path / "list.csv"
@@ -193,6 +201,20 @@ def test_the_same_table_twice_is_an_error_that_names_a_patch(tmp_path: Path) -> 
     metadata = make_metadata(tmp_path / "m.parquet", V2[:2])
     with pytest.raises(PrepError, match="2 patches are named by two pairs, S2A"):
         paired(tmp_path, metadata=(metadata, metadata))
+
+
+def test_one_radar_patch_of_two_pairs_is_an_error_that_names_it(tmp_path: Path) -> None:
+    shared = [V2[0], (V2[1][0], V2[0][1])]
+    make_v2(tmp_path, V2[:2])
+    metadata = make_metadata(tmp_path / "m.parquet", shared)
+    with pytest.raises(PrepError, match=f"1 patches are named by two pairs, {V2[0][1]} for one"):
+        paired(tmp_path, metadata=(metadata,))
+
+
+def test_a_radar_name_without_a_place_cannot_be_split_by_ratio(tmp_path: Path) -> None:
+    make_v1(tmp_path, [(V1[0][0], "S1A_IW_nowhere")])
+    with pytest.raises(PrepError, match=r"S1A_IW_nowhere does not end in tile.*--split NAME=FILE"):
+        paired(tmp_path)
 
 
 def test_another_parquet_is_refused_by_the_column_it_lacks(tmp_path: Path) -> None:

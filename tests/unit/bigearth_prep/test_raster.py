@@ -80,6 +80,19 @@ def test_a_file_that_is_no_tiff_is_refused_in_words_that_are_the_same_every_time
     assert "vsimem" not in messages.pop()
 
 
+@pytest.mark.parametrize(
+    ("crs", "unit_m"), [("EPSG:32633", 1.0), ("EPSG:2263", 1200 / 3937), ("EPSG:4326", None)]
+)
+def test_a_grid_knows_its_unit(crs: str, unit_m: float | None) -> None:
+    place = {"crs": crs, "transform": rasterio.Affine(1e-4, 0, 40, 0, -1e-4, 10)}
+    shape = {"width": 120, "height": 120, "count": 1, "dtype": "uint16"}
+    with rasterio.MemoryFile() as memory:
+        with memory.open(driver="GTiff", **shape, **place) as file:
+            file.write(pixels_of(120), 1)
+        found = decode_with_rasterio(memory.read(), "S2_a_B02.tif", BANDS[0]).ground.unit_m
+    assert found == (unit_m and pytest.approx(unit_m))
+
+
 def test_a_file_of_another_type_is_refused(folder: Path) -> None:
     content = (folder / "S2_a" / "S2_a_B02.tif").read_bytes()
     (vv,) = select_bands(["VV"])

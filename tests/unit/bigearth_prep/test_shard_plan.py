@@ -73,6 +73,7 @@ def test_the_ratio_is_met_over_many_locations() -> None:
     splits = split_by_location([f"tile_{n}" for n in range(20000)], (0.8, 0.1, 0.1), 0)
     shares = [splits.count(split) / 20000 for split in SPLITS]
     assert np.allclose(shares, (0.8, 0.1, 0.1), atol=0.01)
+    assert split_by_location([f"tile_{n}" for n in range(20000)], (8.0, 1.0, 1.0), 0) == splits
 
 
 def test_a_share_of_zero_leaves_its_split_empty() -> None:
@@ -111,6 +112,8 @@ def test_the_first_pairs_of_a_split_do_not_depend_on_how_it_is_cut() -> None:
         first = first_pairs(shards, "train", 300)
         assert [len(spec.rows) for spec in first] == [256, 44]
         chosen.append(np.concatenate([spec.rows for spec in first]).tolist())
+        (last,) = first_pairs(shards, "test", 50)
+        assert {splits[row] for row in last.rows} == {"test"}
     assert chosen[0] == chosen[1]
     assert {splits[row] for row in chosen[0]} == {"train"}
 
@@ -119,7 +122,12 @@ def test_keys_of_one_hash_are_ordered_by_key_and_not_by_where_they_stand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keys = [f"patch_{number}" for number in range(9)]
-    monkeypatch.setattr(shard_plan, "keyed_hashes", lambda keys, _: np.ones(len(keys), np.uint64))
+    monkeypatch.setattr(
+        shard_plan,
+        "keyed_hashes",
+        lambda keys, _: np.array([int(key[-1]) % 2 for key in keys], np.uint64),
+    )
+    expected = keys[::2] + keys[1::2]
     for order in (keys, keys[::-1]):
         (spec,) = plan_shards(order, ["train"] * 9, pairs_per_shard=9, seed=0)
-        assert [order[row] for row in spec.rows] == keys
+        assert [order[row] for row in spec.rows] == expected

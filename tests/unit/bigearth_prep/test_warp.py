@@ -183,6 +183,16 @@ def test_a_reference_of_another_size_is_refused() -> None:
     assert caught.value.reason is RejectReason.WRONG_SIZE
 
 
+def test_the_reference_is_held_to_its_pitch_and_the_others_are_not() -> None:
+    twice = Grid(32632, WEST, NORTH, 20.0, 20.0, 120, 120)
+    rasters = {B02: Raster(np.full((120, 120), 500, np.uint16), twice, None)}
+    with pytest.raises(PatchError, match="B02 has a pitch of 20 x 20 m") as caught:
+        warp_bands(rasters, "bilinear")
+    assert caught.value.reason is RejectReason.WRONG_PITCH
+    _, grid = warp_bands({B02: optics(), VV: radar(zone_33(pitch_m=20.0))}, "bilinear")
+    assert grid == OPTICAL
+
+
 @pytest.mark.parametrize(("missing", "lowest"), [(None, 0), (0.0, 1)])
 def test_zeros_stay_zeros_only_where_they_are_measurements(
     missing: float | None, lowest: int
