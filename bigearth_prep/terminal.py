@@ -145,6 +145,13 @@ def _defaults_from(ctx: click.Context, path: Path) -> dict[str, Any]:
     return defaults
 
 
+def with_options(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """The command with these options, listed in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def print_json(result: object) -> None:
     """Print a result for scripts."""
     click.echo(json.dumps(result, indent=2, ensure_ascii=False))

@@ -6,8 +6,8 @@ from contextlib import closing
 
 import torch
 
-from dinomm_train.data.index import StoredSplit
 from dinomm_train.data.loader import TrainingBatches
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.stream import StoredBatch
 
 _MATMUL_SIDE = {"cuda": 8192, "cpu": 1024}
