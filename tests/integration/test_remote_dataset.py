@@ -109,6 +109,7 @@ def test_a_run_from_a_web_server_in_trouble_learns_the_same_in_a_small_cache(
     assert len(list((tmp_path / "cache").rglob("*.tar"))) <= 4
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_the_same_from_an_address_while_their_cache_evicts(
     forks: Forks, folder: Path, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from tests.s3_server import ADDRESS, find_at, serve_bucket
 from tests.shard_fixture import make_dataset
 from tests.unreliable_server import UnreliableServer, serve
 
-FAST = ("--device", "cpu", "--bootstrap", 20, "--linear-epochs", 4, "--floor", "statistics")
+FAST = ("--device", "cpu", "--bootstrap", 5, "--no-floor", "--sensors", "s2", "--protocol", "knn")
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,7 @@ def shards_in(folder: Path) -> set[str]:
     return {f"{path.parent.name}/{path.name}" for path in folder.rglob("*.tar")}
 
 
+@pytest.mark.slow
 def test_scores_of_a_dataset_at_an_address_or_staged_are_those_of_the_folder(
     server: UnreliableServer, folder: Path, run: Path, shard_bytes: int, tmp_path: Path
 ) -> None:
