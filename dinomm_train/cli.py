@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from bigearth_prep.errors import PrepError
-from bigearth_prep.terminal import VerboseCommand, print_json, run_group, set_verbosity
+from bigearth_prep.terminal import VerboseCommand, json_option, print_json, run_group, set_verbosity
 from dinomm_train import __version__
 from dinomm_train.command_options import (
     dataset_location,
     device_option,
-    json_option,
     reading_options,
     run_config_options,
     shuffle_option,

@@ -45,11 +45,6 @@ device_option = click.option(
 )
 
 
-def json_option(what: str) -> Callable[[Command], Command]:
-    """A `--json` option that a command takes as `as_json`; `what` says what is printed."""
-    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")
-
-
 def storage_options(command: Command) -> Command:
     """Options of a command that takes a `storage`: where shards that lie elsewhere are kept."""
 

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bigearth_prep.terminal import print_json
+from bigearth_prep.terminal import json_option, print_json
 from dinomm_train.command_options import (
     dataset_location,
     device_option,
-    json_option,
     reading_options,
     run_config_options,
     shuffle_option,

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from bigearth_prep.terminal import Command, config_option, print_json, with_options
-from dinomm_train.command_options import dataset_location, json_option, storage_options
+from bigearth_prep.terminal import Command, config_option, json_option, print_json, with_options
+from dinomm_train.command_options import dataset_location, storage_options
 from dinomm_train.data.storage_options import StorageOptions
 from dinomm_train.evaluation.config import (
     DEFAULT_PROTOCOLS,

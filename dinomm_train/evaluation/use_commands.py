@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from bigearth_prep.terminal import config_option, print_json
-from dinomm_train.command_options import dataset_location, json_option, storage_options
+from bigearth_prep.terminal import config_option, json_option, print_json
+from dinomm_train.command_options import dataset_location, storage_options
 from dinomm_train.data.storage_options import StorageOptions
 from dinomm_train.evaluation.config import ExtractionConfig, NetworkChoice
 from dinomm_train.evaluation.network_options import (
