@@ -122,7 +122,10 @@ def require_shard_bytes(where: str, found: int | None, shard: ShardCard) -> None
 def _read_manifest(path: Path) -> pa.Table:
     file = path / MANIFEST_NAME
     try:
-        table = pq.read_table(file)
+        # On this thread alone: Arrow's own would live on to the end of the process, where they can
+        # abort it, and reading so takes less time.
+        with pq.ParquetFile(file, pre_buffer=False) as stored:
+            table = stored.read(use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise TrainError(f"{file} cannot be read ({error}); copy or build it again") from error
     missing = [name for name in _COLUMNS if name not in table.column_names]

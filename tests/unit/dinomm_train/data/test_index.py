@@ -1,5 +1,7 @@
 """A finished dataset, opened."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,6 +21,29 @@ def dataset(tmp_path: Path) -> Path:
 def test_the_checksum_is_that_of_the_card(dataset: Path) -> None:
     content = (dataset / "dataset.json").read_bytes()
     assert StoredDataset.open(dataset).checksum == xxhash.xxh3_128_hexdigest(content)
+
+
+def test_opening_a_dataset_leaves_no_thread_to_the_end_of_the_process(dataset: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", _COUNT_THREADS, str(dataset)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before, after = told.stdout.split()
+    assert before == after
+
+
+_COUNT_THREADS = """
+import sys
+from pathlib import Path
+from dinomm_train.data.index import StoredDataset
+def count():
+    return len(list(Path("/proc/self/task").iterdir()))
+before = count()
+split = StoredDataset.open(Path(sys.argv[1])).split("train")
+print(before, count())
+"""
 
 
 def test_a_folder_without_card_is_no_dataset(tmp_path: Path) -> None:
