@@ -22,6 +22,7 @@ from bigearth_prep.terminal import (
     VerboseCommand,
     config_option,
     counts_line,
+    json_option,
     print_json,
     progress_bar,
     run_group,
@@ -55,7 +56,7 @@ commands.command_class = VerboseCommand
 @click.option("--pairs", type=click.IntRange(1), default=1000, help="Pairs of patches.")
 @click.option("--seed", type=int, default=0, help="Same seed, same bytes.")
 @click.option("--tar", is_flag=True, help="Write tars as published, instead of folders.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option("the result")
 @config_option()
 def make_archive(*, as_json: bool, **settings: Any) -> None:  # noqa: ANN401 (click passes them)
     """Write a made-up archive in BigEarthNet's on-disk layout to OUT."""
@@ -88,7 +89,7 @@ def make_archive(*, as_json: bool, **settings: Any) -> None:  # noqa: ANN401 (cl
 @click.option("--overwrite", is_flag=True, help="Replace a dataset built from another request.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--report", type=FOLDER, help="Write Dask's performance report (HTML).")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option("the result")
 @config_option()
 def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
     """Pair, align, normalize and label an archive, and write it as training shards.
@@ -129,7 +130,7 @@ def build_shards(out: Path, **options: Any) -> None:  # noqa: ANN401 (click pass
     help="Count only so many samples of each split of DATASET, or pairs of the archive's train "
     "split, drawn by --seed; the result says so.  [default: all]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option("the result")
 @archive_options
 @config_option()
 def stats(dataset: Path | None, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)

@@ -13,7 +13,13 @@ from bigearth_prep.cli_options import (
 )
 from bigearth_prep.cli_requests import source_config
 from bigearth_prep.errors import PrepError
-from bigearth_prep.terminal import VerboseCommand, config_option, print_json, progress_bar
+from bigearth_prep.terminal import (
+    VerboseCommand,
+    config_option,
+    json_option,
+    print_json,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from bigearth_prep.card import DatasetCard
@@ -38,7 +44,7 @@ _BYTES_WORTH_A_WORKER = 4e9
 @click.option("--seed", type=int, default=0, help="Which samples --sample and --source take.")
 @source_options
 @cluster_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option("the result")
 @config_option()
 def verify(dataset: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
     """Check every checksum, count, offset and label of DATASET; exit 1 where anything is off.
@@ -111,7 +117,7 @@ def _workers(options: dict[str, Any], card: "DatasetCard") -> int | None:
     "--sample", type=click.IntRange(1), default=256, help="Samples in the page's histograms."
 )
 @click.option("--seed", type=int, default=0, help="Which samples --sample takes.")
-@click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
+@json_option("the card")
 @config_option()
 def inspect(dataset: Path, **options: Any) -> None:  # noqa: ANN401 (click passes them by name)
     """Print the card of DATASET as a table; draw a contact sheet or a page of what it holds."""

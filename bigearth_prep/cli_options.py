@@ -1,10 +1,12 @@
 """Groups of options of the `bigearth-prep` commands, and where they want the work done."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from bigearth_prep.terminal import Command, with_options
 
 if TYPE_CHECKING:
     from bigearth_prep.cluster import ClusterConfig
@@ -14,8 +16,6 @@ SOURCE_SAMPLES = 1000
 
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-Command = Callable[..., None]
 
 _CLUSTER_OPTIONS = (
     click.option(
@@ -122,12 +122,12 @@ def archive_options(command: Command) -> Command:
         *_INDEX_OPTIONS,
         *_CLUSTER_OPTIONS,
     )
-    return _with_options(command, options)
+    return with_options(command, *options)
 
 
 def cluster_options(command: Command) -> Command:
     """Options that say where the work runs."""
-    return _with_options(command, _CLUSTER_OPTIONS)
+    return with_options(command, *_CLUSTER_OPTIONS)
 
 
 def source_options(command: Command) -> Command:
@@ -146,7 +146,7 @@ def source_options(command: Command) -> Command:
         *_TABLE_OPTIONS,
         *_INDEX_OPTIONS,
     )
-    return _with_options(command, options)
+    return with_options(command, *options)
 
 
 def storage_options(command: Command) -> Command:
@@ -183,13 +183,7 @@ def storage_options(command: Command) -> Command:
         ),
         click.option("--shard-mb", type=float, default=256.0, help="Largest shard, in 10^6 bytes."),
     )
-    return _with_options(command, options)
-
-
-def _with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return with_options(command, *options)
 
 
 def cluster_config(options: Mapping[str, Any]) -> "ClusterConfig":

@@ -6,14 +6,14 @@ import click
 
 from bigearth_prep.cli_options import COLLECTION_OPTION, FOLDER
 from bigearth_prep.errors import PrepError
-from bigearth_prep.terminal import VerboseCommand, config_option, print_json
+from bigearth_prep.terminal import VerboseCommand, config_option, json_option, print_json
 
 
 @click.command("list-pairs", cls=VerboseCommand)
 @click.argument("root", type=FOLDER)
 @COLLECTION_OPTION
 @click.option("--out", type=FOLDER, required=True, help="Table to write: .parquet or .csv.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option("the result")
 @config_option()
 def list_pairs(root: Path, *, collection: str | None, out: Path, as_json: bool) -> None:
     """Find the pairs below ROOT by the collection's path patterns, as a table for --pairs.

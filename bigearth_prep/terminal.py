@@ -145,6 +145,18 @@ def _defaults_from(ctx: click.Context, path: Path) -> dict[str, Any]:
     return defaults
 
 
+def with_options(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """The command with these options, listed in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def json_option(what: str) -> Callable[[Command], Command]:
+    """A `--json` option that a command takes as `as_json`; `what` says what is printed."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")
+
+
 def print_json(result: object) -> None:
     """Print a result for scripts."""
     click.echo(json.dumps(result, indent=2, ensure_ascii=False))

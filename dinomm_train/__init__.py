@@ -46,7 +46,7 @@ def embed(
     Args:
         checkpoint: A run folder, a checkpoint, an export, the published weights, or a timm ViT's
             state dict.
-        dataset: A folder that `bigearth-prep build-shards` wrote.
+        dataset: A folder that `bigearth-prep build-shards` wrote, or the address of one.
         split: One of its splits.
         sensors: What the network is given: `s1`, `s2` or `s1+s2`.
 
@@ -55,12 +55,12 @@ def embed(
     """
     import numpy as np
 
-    from dinomm_train.data.index import StoredDataset
+    from dinomm_train.data.location import open_dataset
     from dinomm_train.evaluation.config import ExtractionConfig
     from dinomm_train.evaluation.embeddings import embed_dataset
     from dinomm_train.pretrained import read_frozen_backbone
 
-    stored = StoredDataset.open(Path(dataset))
+    stored = open_dataset(dataset)
     frozen = read_frozen_backbone(Path(checkpoint), stored.card)
     config = ExtractionConfig(sensor_sets=(sensors,))
     batches = list(embed_dataset(frozen, stored, (split,), config))

@@ -9,26 +9,27 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from bigearth_prep.errors import PrepError
-from bigearth_prep.terminal import VerboseCommand, print_json, run_group, set_verbosity
+from bigearth_prep.terminal import VerboseCommand, json_option, print_json, run_group, set_verbosity
 from dinomm_train import __version__
-from dinomm_train.config import DeviceChoice, Precision, Recipe, Shuffle
+from dinomm_train.command_options import (
+    dataset_location,
+    device_option,
+    reading_options,
+    run_config_options,
+    shuffle_option,
+    storage_options,
+)
+from dinomm_train.config import DeviceChoice, Precision, RunConfig
+from dinomm_train.data.storage_options import StorageOptions
 from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.evaluate_command import evaluate_command
 from dinomm_train.evaluation.use_commands import attention_command, embed_command, export_command
 from dinomm_train.requeue import ask_for_requeue
 from dinomm_train.stop_request import StoppedEarly, StopRequest
 from dinomm_train.stream_commands import doctor_command, order_command
-from dinomm_train.stream_options import (
-    config_or_usage_error,
-    dataset_location,
-    reading_options,
-    shuffle_option,
-    storage_options,
-)
 
 if TYPE_CHECKING:
     from dinomm_train.data.loader import ReadOptions
-    from dinomm_train.data.location import StorageOptions
     from dinomm_train.trainer import PretrainResult
 
 INTERRUPTED = 130
@@ -62,6 +63,7 @@ cli.command_class = VerboseCommand
 
 
 @cli.command("pretrain")
+@_heed_signals
 @click.argument("dataset", callback=dataset_location)
 @click.option(
     "--out",
@@ -70,37 +72,14 @@ cli.command_class = VerboseCommand
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the run; one that holds a checkpoint is continued.",
 )
-@click.option(
-    "--recipe",
-    type=click.Choice(get_args(Recipe)),
-    default="fixed",
-    help="`paper` repeats what was published, `fixed` repairs its defects.",
-)
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="TOML file of settings in sections; they win over the recipe.",
-)
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="SECTION.KEY=VALUE",
-    help="One setting, such as schedule.epochs=20; wins over the file. May be repeated.",
-)
+@run_config_options
 @click.option(
     "--max-steps",
     type=click.IntRange(min=0),
     default=0,
     help="Save and stop after so many steps of this invocation; 0 goes on to the end.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(get_args(DeviceChoice)),
-    default="auto",
-    help="Where to compute; `auto` takes a GPU where there is one.",
-)
+@device_option
 @click.option(
     "--precision",
     type=click.Choice(get_args(Precision)),
@@ -136,8 +115,7 @@ cli.command_class = VerboseCommand
     help="Seconds without progress, or word of a rank, after which the run ends with a message; "
     "ten times as long up to the first step. 0 waits for ever.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print where the run stands as JSON.")
-@_heed_signals
+@json_option("where the run stands")
 @shuffle_option
 @storage_options
 @reading_options
@@ -145,19 +123,12 @@ def pretrain_command(  # noqa: PLR0913 - one parameter per option
     *,
     dataset: str | Path,
     run: Path,
-    recipe: Recipe,
-    config_file: Path | None,
-    assignments: tuple[str, ...],
+    config: RunConfig,
     max_steps: int,
     device: DeviceChoice,
-    precision: Precision | None,
-    compile_blocks: bool,
     threads: int,
-    keep_last: int | None,
-    keep_every: int | None,
     hang_timeout_s: float,
-    shuffle: Shuffle | None,
-    storage: "StorageOptions",
+    storage: StorageOptions,
     reading: "ReadOptions",
     as_json: bool,
     stop: StopRequest,
@@ -167,15 +138,6 @@ def pretrain_command(  # noqa: PLR0913 - one parameter per option
     DATASET is a folder, or an address such as s3://bucket/dataset or https://host/dataset.
     Starts a run, or goes on with a stopped one; runs alone, under torchrun and under srun.
     """
-    shorthands = {
-        "sampling.precision": precision,
-        "sampling.shuffle": shuffle,
-        "compute.compile": "true" if compile_blocks else None,
-        "output.keep_last": keep_last,
-        "output.keep_every_steps": keep_every,
-    }
-    assignments += tuple(f"{key}={one}" for key, one in shorthands.items() if one is not None)
-    config = config_or_usage_error(recipe, config_file, assignments)
     from dinomm_train.trainer import LaunchOptions, pretrain
 
     options = LaunchOptions(
@@ -198,20 +160,15 @@ def pretrain_command(  # noqa: PLR0913 - one parameter per option
 @cli.command("replay")
 @click.argument("capsule", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("dataset", callback=dataset_location)
-@click.option(
-    "--device",
-    type=click.Choice(get_args(DeviceChoice)),
-    default="auto",
-    help="Where to compute; `auto` takes a GPU where there is one.",
-)
+@device_option
 @storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print the finding as JSON.")
+@json_option("the finding")
 def replay_command(
     *,
     capsule: Path,
     dataset: str | Path,
     device: DeviceChoice,
-    storage: "StorageOptions",
+    storage: StorageOptions,
     as_json: bool,
 ) -> int:
     """Repeat the step of a CAPSULE on its DATASET, and name what first was not finite.

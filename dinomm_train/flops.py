@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dinomm_train.config import ComputeConfig, RunConfig
+from dinomm_train.data.transfer import wait_for_device
 from dinomm_train.distributed import Ranks
 from dinomm_train.models.student_teacher import build_student_teacher
 
@@ -79,14 +80,9 @@ def measure_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 def _products_s(
     left: torch.Tensor, right: torch.Tensor, product: torch.Tensor, count: int
 ) -> float:
-    _synchronize(left.device)
+    wait_for_device(left.device)
     start_s = time.perf_counter()
     for _ in range(count):
         torch.mm(left, right, out=product)
-    _synchronize(left.device)
+    wait_for_device(left.device)
     return time.perf_counter() - start_s
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from dinomm_train.config import RunConfig
 from dinomm_train.config_text import read_config
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.location import open_dataset
 from dinomm_train.data.order import SampleOrder
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.training_stream import RECORD_NAME, read_record
 from dinomm_train.errors import TrainError
 

@@ -42,7 +42,9 @@ def require_same_run(
     )
     changed = list(config_differences(stored.config, comparable))
     if stored.dataset_checksum != dataset.checksum:
-        changed.append(f"dataset: {stored.dataset_checksum} -> {dataset.checksum} ({dataset.path})")
+        changed.append(
+            f"dataset: {stored.dataset_checksum} -> {dataset.checksum} ({dataset.location})"
+        )
     if changed:
         raise TrainError(
             f"{run} was started otherwise; give the same settings and dataset, or another --out. "

@@ -2,22 +2,24 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 
-from bigearth_prep.terminal import print_json
-from dinomm_train.config import DeviceChoice, RunConfig
-from dinomm_train.stream_options import (
+from bigearth_prep.terminal import json_option, print_json
+from dinomm_train.command_options import (
     dataset_location,
+    device_option,
     reading_options,
     run_config_options,
+    shuffle_option,
     storage_options,
 )
+from dinomm_train.config import DeviceChoice, RunConfig
+from dinomm_train.data.storage_options import StorageOptions
 
 if TYPE_CHECKING:
     from dinomm_train.data.loader import ReadOptions
-    from dinomm_train.data.location import StorageOptions
     from dinomm_train.data.lookup import Appearance, StepSamples
 
 
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
     help="Processes that share a step. [default: as many as the run had, or 1]",
 )
 @run_config_options
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@shuffle_option
+@json_option("the answer")
 def order_command(
     *,
     source: str | Path,
@@ -91,12 +94,8 @@ def _print_appearances(key: str, times: list["Appearance"], epochs: int) -> None
 @click.command("doctor")
 @click.argument("dataset", callback=dataset_location)
 @run_config_options
-@click.option(
-    "--device",
-    type=click.Choice(get_args(DeviceChoice)),
-    default="auto",
-    help="Where to compute; `auto` takes a GPU where there is one.",
-)
+@shuffle_option
+@device_option
 @click.option(
     "--ranks",
     type=click.IntRange(min=1),
@@ -123,7 +122,7 @@ def _print_appearances(key: str, times: list["Appearance"], epochs: int) -> None
 )
 @storage_options
 @reading_options
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@json_option("the findings")
 def doctor_command(  # noqa: PLR0913 - one parameter per option
     *,
     dataset: str | Path,
@@ -133,7 +132,7 @@ def doctor_command(  # noqa: PLR0913 - one parameter per option
     batch: int,
     seconds: float,
     out: Path,
-    storage: "StorageOptions",
+    storage: StorageOptions,
     reading: "ReadOptions",
     as_json: bool,
 ) -> int:

@@ -9,7 +9,8 @@ import torch
 from bigearth_prep.file_lock import hold_lock
 from dinomm_train.config import DeviceChoice, RunConfig
 from dinomm_train.data.loader import ReadOptions
-from dinomm_train.data.location import StorageOptions, open_dataset
+from dinomm_train.data.location import open_dataset
+from dinomm_train.data.storage_options import StorageOptions
 from dinomm_train.distributed import Ranks, greatest_over_ranks, join_ranks
 from dinomm_train.hang_watch import watch_for_hangs
 from dinomm_train.step_input import StepInput

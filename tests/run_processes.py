@@ -182,7 +182,7 @@ def _fork(request: Mapping[str, object]) -> int:
     os._exit(code)
 
 
-def pretrain_arguments(dataset: Path, run: Path, config: RunConfig, *more: str) -> list[str]:
+def pretrain_arguments(dataset: str | Path, run: Path, config: RunConfig, *more: str) -> list[str]:
     """The command line of a run with this configuration."""
     file = run.parent / f"{run.name}.toml"
     file.write_text(config_to_toml(config), encoding="utf-8")

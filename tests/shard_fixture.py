@@ -3,8 +3,10 @@
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -118,6 +120,23 @@ def make_dataset(
     pq.write_table(table, folder / MANIFEST_NAME)
     (folder / CARD_NAME).write_text(_card(build, splits).to_json(), encoding="utf-8")
     return folder
+
+
+def edit_card(dataset: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the fields of a dataset's card."""
+    path = dataset / CARD_NAME
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields))
+
+
+def edit_manifest(dataset: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Change the rows of a dataset's manifest."""
+    path = dataset / MANIFEST_NAME
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    change(rows)
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
 
 
 def _stored_dtypes(scheme: Scheme, dtype: str) -> dict[Sensor, np.dtype]:

@@ -1,6 +1,7 @@
 """Shards through a cache: fetched ahead in the order of need, and kept until they are read."""
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ class CachedShards:
         """
         self.cache = cache
         self.kept_in = kept_in or str(cache.folder)
-        self._spare = spare
+        self.spare = spare
         self._patience_s = patience_s
         self._expected: dict[str, Future[ShardFile]] = {}
         self._lock = threading.Lock()
@@ -43,7 +44,7 @@ class CachedShards:
     @property
     def room(self) -> int:
         """Bytes of expected shards that can be held at once."""
-        return self.cache.limit - self._spare
+        return self.cache.limit - self.spare
 
     def holds(self, shard: ShardCard) -> bool:
         """Whether the shard is there already."""
@@ -65,7 +66,9 @@ class CachedShards:
     def expect(self, uses: ShardUses) -> Iterator[Callable[[int], None]]:
         """Fetches these shards ahead for the time of the block; is told each step that is read.
 
-        A shard stays until its last step is read.
+        A shard stays until the step after its last one is read. By then the other ranks of a run
+        have read that last step too: steps keep time with each other. Released earlier, it could
+        make room for later shards that fill the cache while a slower rank still has to fetch it.
         """
         turns = _Turns()
         pool = ThreadPoolExecutor(_FETCHING_THREADS, thread_name_prefix="fetch-ahead")
@@ -79,13 +82,14 @@ class CachedShards:
 
         def was_read(step: int) -> None:
             with self._lock:
-                over = [name for name in fetches if last_steps[name] <= step]
+                over = [name for name in fetches if last_steps[name] < step]
                 released = [fetches.pop(name) for name in over]
             for fetch in released:
                 fetch.add_done_callback(_close_now)
 
         try:
             yield was_read
+            was_read(sys.maxsize)
         finally:
             turns.end()
             pool.shutdown(cancel_futures=True)
@@ -98,7 +102,7 @@ class CachedShards:
         try:
             return self.cache.get(
                 _file_of(shard),
-                spare=self._spare,
+                spare=self.spare,
                 has_room=lambda: turns.pass_on(number),
                 is_wanted=turns.go_on,
             )

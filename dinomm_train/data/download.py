@@ -9,38 +9,40 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.callbacks import Callback
+from fsspec.config import conf
 
 from bigearth_prep.whole_file import xxh3_128_of
+from dinomm_train.data.storage_options import RetryConfig
 from dinomm_train.errors import TrainError
 
 _POLL_S = 0.02
 
+_CONNECT_S = 30.0
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
+_WEB, _S3 = ("http://", "https://"), "s3://"
+
+_HOPELESS = (401, 403, 404, 410)
+"""Answers of web servers that another attempt does not change."""
+
 _log = logging.getLogger(__name__)
+
+
+_Answer = TypeVar("_Answer")
 
 
 class FetchStopped(Exception):  # noqa: N818 - not an error: the caller asked for it
     """Nobody needs the file any more."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RetryConfig:
-    """What is done about a source that fails."""
-
-    attempts: int = 5
-    """Times that a file is asked for."""
-
-    pause_s: float = 1.0
-    """Seconds before the second attempt; each further pause is twice as long."""
-
-    stall_s: float = 60.0
-    """Seconds without a byte after which an attempt is given up."""
+class _Different(Exception):  # noqa: N818 - one attempt's, and told as a reason
+    """What came is not what was expected."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,30 +73,45 @@ class Source:
                 "'bigearth-dinomm[s3]'; for other protocols what fsspec asks for"
             ) from error
         self._root = root.rstrip("/")
+        if self.location.startswith(_S3):
+            self._files.retries = 1
 
     def _settings(self) -> dict[str, Any]:
-        if not self.location.startswith(("http://", "https://")):
-            return {}
-        from aiohttp import ClientTimeout
-
+        """What the protocol's library is told, so that this module alone is patient and repeats."""
         # A large file may take long, as long as its bytes keep coming.
-        timeout = ClientTimeout(total=None, sock_connect=30, sock_read=self._retry.stall_s)
-        return {"client_kwargs": {"timeout": timeout}}
+        if self.location.startswith(_WEB):
+            from aiohttp import ClientTimeout
+
+            patience = ClientTimeout(
+                total=None, sock_connect=_CONNECT_S, sock_read=self._retry.stall_s
+            )
+            return {"client_kwargs": _own_settings("http", "client_kwargs") | {"timeout": patience}}
+        if self.location.startswith(_S3):
+            once = {
+                "connect_timeout": _CONNECT_S,
+                "read_timeout": self._retry.stall_s,
+                "retries": {"total_max_attempts": 1},
+            }
+            return {
+                "config_kwargs": _own_settings("s3", "config_kwargs") | once,
+                # Parts that come side by side are held in memory, and tell of their bytes only when
+                # all are there.
+                "max_concurrency": 1,
+            }
+        return {}
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, or None where the source does not tell.
+        """Bytes of a file, or None where the source does not tell; asked again as `fetch` does.
 
         Raises:
             TrainError: there is no such file, or the source does not answer.
         """
-        try:
+
+        def ask() -> int | None:
             size: int | None = self._files.size(f"{self._root}/{name}")
-        except Exception as error:
-            raise TrainError(
-                f"{self.location}/{name} is missing or cannot be asked for ({_reason(error)}); "
-                "check the address and what it holds"
-            ) from error
-        return size
+            return size
+
+        return self._insist(name, ask)
 
     def fetch(
         self, file: ExpectedFile, target: Path, is_wanted: Callable[[], bool] = lambda: True
@@ -105,45 +122,75 @@ class Source:
             FetchStopped: it is no longer wanted.
             TrainError: it cannot be had whole.
         """
-        reason: str | None = None
-        for attempt in range(1, self._retry.attempts + 1):
-            reason = self._try(file, target, is_wanted)
-            if reason is None:
-                return
-            _log.warning(
-                "%s/%s: %s (attempt %d of %d)",
-                self.location,
-                file.name,
-                reason,
-                attempt,
-                self._retry.attempts,
-            )
-            if attempt < self._retry.attempts:
-                _pause(self._retry.pause_s * 2 ** (attempt - 1), is_wanted)
-        raise TrainError(
-            f"{self.location}/{file.name} could not be fetched in {self._retry.attempts} attempts, "
-            f"the last: {reason}; check the source, then run the same command again"
-        )
 
-    def _try(self, file: ExpectedFile, target: Path, is_wanted: Callable[[], bool]) -> str | None:
-        """What went wrong, or None."""
-        try:
-            self._transfer(f"{self._root}/{file.name}", target, is_wanted)
-        except FetchStopped:
-            raise
-        except (FileNotFoundError, PermissionError) as error:
-            raise TrainError(
-                f"{self.location}/{file.name} is missing or not readable ({_reason(error)}); check "
-                "the address and what it holds"
-            ) from error
-        except Exception as error:  # every protocol's library has its own
-            if getattr(error, "errno", None) in _FULL:
+        def transfer() -> None:
+            try:
+                self._transfer(f"{self._root}/{file.name}", target, is_wanted)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
                 raise TrainError(
                     f"{target.parent} takes no more ({_reason(error)}) while {file.name} is "
                     "fetched; lower --cache-gb, or name another --cache-dir"
                 ) from error
-            return _reason(error)
-        return _difference(file, target)
+            _require_same(file, target)
+
+        self._insist(file.name, transfer, is_wanted)
+
+    def _insist(
+        self,
+        name: str,
+        attempt: Callable[[], _Answer],
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> _Answer:
+        """What the attempt returns, made again while it fails."""
+        reason = ""
+        for number in range(1, self._retry.attempts + 1):
+            try:
+                return attempt()
+            except (FetchStopped, TrainError):
+                raise
+            except Exception as error:  # noqa: BLE001 - every protocol's library has its own
+                reason = self._reason_to_go_on(name, error)
+            _log.warning(
+                "%s/%s: %s (attempt %d of %d)",
+                self.location,
+                name,
+                reason,
+                number,
+                self._retry.attempts,
+            )
+            if number < self._retry.attempts:
+                _pause(self._retry.pause_s * 2 ** (number - 1), is_wanted)
+        raise TrainError(
+            f"{self.location}/{name} could not be fetched in {self._retry.attempts} attempts, "
+            f"the last: {reason}; check the source, then run the same command again"
+        )
+
+    def _reason_to_go_on(self, name: str, error: Exception) -> str:
+        """What went wrong, where another attempt may help.
+
+        Raises:
+            TrainError: none will.
+        """
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if "NoCredentialsError" in kinds:
+            raise TrainError(
+                f"{self.location}/{name} cannot be asked for without credentials; set "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or for a bucket that "
+                "is open to all FSSPEC_S3_ANON=true"
+            ) from error
+        if isinstance(error, FileNotFoundError) and self.location.startswith(_WEB):
+            # To fsspec a file is missing, whatever kept the server from telling its size.
+            cause = error.__cause__
+            error = cause if isinstance(cause, Exception) else error
+        is_hopeless = getattr(error, "status", None) in _HOPELESS
+        if is_hopeless or isinstance(error, FileNotFoundError | PermissionError):
+            raise TrainError(
+                f"{self.location}/{name} is missing or not readable ({_reason(error)}); check "
+                "the address and what it holds"
+            ) from error
+        return _reason(error)
 
     def _transfer(self, path: str, target: Path, is_wanted: Callable[[], bool]) -> None:
         if not isinstance(self._files, AsyncFileSystem):
@@ -196,15 +243,24 @@ def _pause(seconds: float, is_wanted: Callable[[], bool]) -> None:
         time.sleep(min(left_s, _POLL_S))
 
 
-def _difference(file: ExpectedFile, target: Path) -> str | None:
-    """How the file that came differs from the one expected; None where it does not."""
+def _require_same(file: ExpectedFile, target: Path) -> None:
+    """Return nothing where the file that came is the one expected.
+
+    Raises:
+        _Different: it is not.
+    """
     found = target.stat().st_size
     if file.bytes is not None and found != file.bytes:
-        return f"{found:,} bytes came, expected {file.bytes:,}"
+        raise _Different(f"{found:,} bytes came, expected {file.bytes:,}")
     if file.xxh3_128 is not None and (came := xxh3_128_of(target)) != file.xxh3_128:
-        return f"its xxh3_128 is {came}, expected {file.xxh3_128}"
-    return None
+        raise _Different(f"its xxh3_128 is {came}, expected {file.xxh3_128}")
+
+
+def _own_settings(protocol: str, name: str) -> dict[str, Any]:
+    """What the user's own configuration of fsspec says."""
+    settings: dict[str, Any] = conf.get(protocol, {}).get(name, {})
+    return settings
 
 
 def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from dinomm_train.data.batch_memory import BatchMemory
-from dinomm_train.data.index import StoredSplit
 from dinomm_train.data.order import SampleOrder, rank_share, share_size, step_positions
 from dinomm_train.data.shard_plan import BATCHES_AHEAD, expected_uses
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.stream import PendingBatch, ShardReader, StoredBatch
 
 

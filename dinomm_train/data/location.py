@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import xxhash
@@ -13,34 +13,13 @@ from bigearth_prep.card import CARD_NAME, MANIFEST_NAME, DatasetCard, read_card
 from bigearth_prep.errors import PrepError
 from bigearth_prep.whole_file import whole_file, write_bytes
 from dinomm_train.data.cached_shards import CachedShards
-from dinomm_train.data.download import ExpectedFile, RetryConfig, Source
+from dinomm_train.data.download import ExpectedFile, Source
 from dinomm_train.data.index import StoredDataset, require_shard_bytes
 from dinomm_train.data.shard_cache import ShardCache, private_folder, wait_for_lock
+from dinomm_train.data.storage_options import StorageOptions
 from dinomm_train.errors import TrainError
 
 _ASKING_THREADS = 16
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StorageOptions:
-    """Where the shards of a dataset are kept while they are read."""
-
-    cache_dir: Path | None = None
-    """For shards of a remote dataset; by default $SLURM_TMPDIR, or else the folder for temporary
-    files."""
-
-    cache_gb: float = 0.0
-    """Most that cached or staged shards take, in 10^9 bytes; zero takes what is free."""
-
-    stage_dir: Path | None = None
-    """Local disk onto which the shards of a dataset in a folder are copied as they are read."""
-
-    retry: RetryConfig = field(default_factory=RetryConfig)
-    """What is done about a source that fails."""
-
-    def __post_init__(self) -> None:
-        if self.cache_gb < 0:
-            raise ValueError(f"cache_gb must not be negative, got {self.cache_gb}")
 
 
 def is_remote(location: str) -> bool:

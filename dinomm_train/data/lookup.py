@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dinomm_train.data.index import StoredSplit
 from dinomm_train.data.order import SampleOrder, rank_share, share_size, step_positions
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.errors import TrainError
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Int32, Int64
 
 from dinomm_train.config import SamplingConfig
 from dinomm_train.data.draws import Purpose, hash_words
-from dinomm_train.data.index import StoredSplit
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.errors import TrainError
 
 

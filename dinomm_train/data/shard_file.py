@@ -26,6 +26,9 @@ class ShardUses:
     shards: tuple[ShardCard, ...]
     """Each once."""
 
+    first_steps: Int64[np.ndarray, " shard"]
+    """The first step that reads from each of them."""
+
     last_steps: Int64[np.ndarray, " shard"]
     """The last step that reads from each of them."""
 
@@ -37,6 +40,11 @@ class ShardStore(Protocol):
     @property
     def room(self) -> int | None:
         """Bytes of shards that can be held at once; None where all of them lie there anyway."""
+        ...
+
+    @property
+    def spare(self) -> int:
+        """Bytes that are left beside the room, to shards that no plan expects."""
         ...
 
     @property
@@ -123,6 +131,7 @@ class ShardFolder:
     """Shards read where they lie; those read last stay open."""
 
     room = None
+    spare = 0
     kept_in = ""
 
     def __init__(self, folder: Path, max_open_shards: int = MAX_OPEN_SHARDS) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Int64, Shaped, UInt8, UInt64
 
 from bigearth_prep.bands import SENSORS, Sensor
 from dinomm_train.data.batch_memory import BatchMemory
-from dinomm_train.data.index import StoredSplit
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.errors import TrainError
 
 _MAX_GAP_BYTES = 1 << 14

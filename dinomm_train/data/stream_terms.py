@@ -2,9 +2,10 @@
 
 from dataclasses import asdict, dataclass, replace
 
-from dinomm_train.data.index import StoredSplit
 from dinomm_train.data.order import SampleOrder, share_size
+from dinomm_train.data.shard_file import ShardStore
 from dinomm_train.data.shard_plan import peak_bytes
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.errors import TrainError
 
 
@@ -108,14 +109,29 @@ def require_room(split: StoredSplit, order: SampleOrder, terms: StreamTerms, *, 
     )
 
 
+def require_cache(store: ShardStore, needed: int, who: str) -> None:
+    """Return nothing where shards of so many bytes can be held at once.
+
+    Raises:
+        TrainError: they cannot; the message says who needs them, and what would do.
+    """
+    if store.room is not None and needed > store.room:
+        raise TrainError(_tell_shortage(who, store, needed))
+
+
+def _tell_shortage(who: str, store: ShardStore, needed: int) -> str:
+    assert store.room is not None
+    return (
+        f"{who} needs shards of {_gigabytes(needed)} at once, but the cache has room for "
+        f"{_gigabytes(store.room)}; give --cache-gb {(needed + store.spare) / 1e9 + 0.0005:.3f}"
+    )
+
+
 def _refusal(
     split: StoredSplit, order: SampleOrder, terms: StreamTerms, room: int, epochs: int
 ) -> str:
-    largest = max(shard.bytes for shard in split.shards)
-    message = (
-        f"a {'block' if order.block_shards else 'full'} shuffle needs shards of "
-        f"{_gigabytes(terms.cache_bytes)} at once, but the cache has room for "
-        f"{_gigabytes(room)}; give --cache-gb {(terms.cache_bytes + largest) / 1e9 + 0.0005:.3f}"
+    message = _tell_shortage(
+        f"a {'block' if order.block_shards else 'full'} shuffle", split.store, terms.cache_bytes
     )
     fitting = _fitting_block(split, order, room, epochs)
     return message + (f", or --shuffle block --set sampling.block_shards={fitting}" * bool(fitting))

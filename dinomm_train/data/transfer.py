@@ -1,4 +1,4 @@
-"""From the host to the device, without waiting for what the device is still doing."""
+"""From the host to the device without waiting for it, and the wait itself."""
 
 import numpy as np
 import torch
@@ -12,3 +12,9 @@ def to_device(array: Shaped[np.ndarray, "..."], device: torch.device) -> Shaped[
     A blocking copy to a GPU first waits until the GPU has done all that was asked of it before.
     """
     return torch.from_numpy(array).to(device, non_blocking=True)
+
+
+def wait_for_device(device: torch.device) -> None:
+    """Return when the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

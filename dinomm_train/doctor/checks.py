@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from dinomm_train.config import RunConfig
-from dinomm_train.data.index import StoredSplit
 from dinomm_train.data.order import SampleOrder
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.stream import ShardReader
 from dinomm_train.data.stream_terms import StreamTerms, require_room
 from dinomm_train.errors import TrainError

@@ -8,10 +8,11 @@ import torch
 
 from dinomm_train.config import DeviceChoice, RunConfig
 from dinomm_train.data.draws import ViewKey
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.inputs import InputScaling, to_network_input
 from dinomm_train.data.loader import ReadOptions, TrainingBatches
 from dinomm_train.data.order import SampleOrder
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.stream import ShardReader
 from dinomm_train.data.views import Views, make_views
 from dinomm_train.distributed import Ranks, choose_device

@@ -6,9 +6,10 @@ from contextlib import closing
 
 import torch
 
-from dinomm_train.data.index import StoredSplit
 from dinomm_train.data.loader import TrainingBatches
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.stream import StoredBatch
+from dinomm_train.data.transfer import wait_for_device
 
 _MATMUL_SIDE = {"cuda": 8192, "cpu": 1024}
 
@@ -18,11 +19,11 @@ def repeated_rate(
 ) -> float:
     """Units per second of some work that is repeated for so long, after a first time."""
     work()
-    _finish(device)
+    wait_for_device(device)
     repeats, start_s = 0, time.perf_counter()
     while True:
         work()
-        _finish(device)
+        wait_for_device(device)
         repeats += 1
         spent_s = time.perf_counter() - start_s
         if spent_s >= seconds:
@@ -64,8 +65,3 @@ def _limited(stream: Iterator[StoredBatch], most: int) -> Iterator[StoredBatch]:
         yield batch
         if number == most:
             return
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool
 
-from dinomm_train.data.index import StoredSplit
+from dinomm_train.data.stored_split import StoredSplit
 
 _MANY_LABELS = 5
 

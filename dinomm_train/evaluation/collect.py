@@ -111,7 +111,7 @@ def _describe(bench: Workbench, done: Mapping[Job, object]) -> EvaluationSetup:
         networks={name: one.origin for name, one in bench.contestants.items()},
         checksums={name: one.checksum for name, one in bench.contestants.items()},
         architecture=dataclasses.asdict(subject.frozen.architecture),
-        dataset=str(dataset.path),
+        dataset=dataset.location,
         dataset_checksum=dataset.checksum,
         samples={name: len(split) for name, split in bench.splits.items()},
         labelled={

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from dinomm_train.config import DeviceChoice, RunConfig
+from dinomm_train.data.storage_options import StorageOptions
 from dinomm_train.evaluation.protocol_config import (
     FinetuneConfig,
     LegacyConfig,
@@ -103,8 +104,11 @@ class EvaluationConfig:
     beside: dict[str, str] = field(default_factory=dict)
     """Other checkpoints in the same table, by the name they have there."""
 
-    dataset: Path
-    """Learnt from on train, chosen on validation, scored on test."""
+    dataset: str | Path
+    """Folder or address; learnt from on train, chosen on validation, scored on test."""
+
+    storage: StorageOptions = field(default_factory=StorageOptions)
+    """Where its shards are kept, should they lie elsewhere."""
 
     cache: Path
     """Folder of features and predictions, which a later call finds again; all ranks share it."""

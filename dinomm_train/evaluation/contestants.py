@@ -61,7 +61,7 @@ def open_network(choice: NetworkChoice, dataset: StoredDataset) -> FrozenBackbon
             choice.untrained.model, expects, seed=choice.seed, origin=_origin(choice.seed)
         )
     frozen = read_frozen_backbone(Path(choice.checkpoint), dataset.card)
-    require_same_input(frozen, dataset.card, str(dataset.path))
+    require_same_input(frozen, dataset.card, dataset.location)
     return frozen
 
 

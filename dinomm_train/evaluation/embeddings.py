@@ -19,7 +19,7 @@ from dinomm_train.data.index import StoredDataset
 from dinomm_train.distributed import choose_device
 from dinomm_train.evaluation.config import ExtractionConfig, SensorSet
 from dinomm_train.evaluation.encoders import NetworkEncoder
-from dinomm_train.evaluation.images import choose_sensor_sets, read_images
+from dinomm_train.evaluation.images import choose_sensor_sets, in_batches, read_images
 from dinomm_train.models.frozen import FrozenBackbone, require_same_input
 
 if TYPE_CHECKING:
@@ -49,16 +49,14 @@ def embed_dataset(
     Raises:
         TrainError: the dataset does not hold what the network was trained on, or lacks a sensor.
     """
-    require_same_input(frozen, dataset.card, str(dataset.path))
+    require_same_input(frozen, dataset.card, dataset.location)
     sensor_sets = choose_sensor_sets(dataset, config.sensor_sets)
     device = choose_device(config.device)
     encoder = NetworkEncoder(
         frozen, patch_px=dataset.card.patch.size_px, config=config, device=device
     )
     for split in map(dataset.split, splits):
-        positions = np.arange(len(split))
-        starts = range(config.batch_size, len(split), config.batch_size)
-        batches = np.split(positions, starts) if len(split) else []
+        batches = in_batches(np.arange(len(split)), config.batch_size)
         images_of = read_images(dataset, split, batches, device)
         for batch, images in zip(batches, images_of, strict=True):
             yield EmbeddedBatch(
@@ -108,7 +106,7 @@ def _about(frozen: FrozenBackbone, dataset: StoredDataset) -> dict[str, str]:
     return {
         "network": frozen.origin,
         "input": frozen.expects.to_json(),
-        "dataset": str(dataset.path),
+        "dataset": dataset.location,
         "dataset_checksum": dataset.checksum,
     }
 

@@ -8,14 +8,9 @@ from typing import Any
 
 import click
 
-from bigearth_prep.terminal import config_option, print_json
-from dinomm_train.evaluation.command_options import (
-    DATASET,
-    Command,
-    extraction_options,
-    network_options,
-    with_options,
-)
+from bigearth_prep.terminal import Command, config_option, json_option, print_json, with_options
+from dinomm_train.command_options import dataset_location, storage_options
+from dinomm_train.data.storage_options import StorageOptions
 from dinomm_train.evaluation.config import (
     DEFAULT_PROTOCOLS,
     FLOORS,
@@ -29,6 +24,7 @@ from dinomm_train.evaluation.config import (
     SensorPair,
     SensorSet,
 )
+from dinomm_train.evaluation.network_options import extraction_options, network_options
 from dinomm_train.evaluation.protocol_config import FinetuneConfig, LegacyConfig, LinearConfig
 
 
@@ -199,7 +195,7 @@ def _protocol_options(command: Command) -> Command:
 
 @click.command("evaluate")
 @network_options
-@click.argument("dataset", type=DATASET)
+@click.argument("dataset", callback=dataset_location)
 @click.option(
     "--out",
     required=True,
@@ -214,15 +210,17 @@ def _protocol_options(command: Command) -> Command:
 @_matrix_options
 @_protocol_options
 @extraction_options
-@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+@storage_options
+@json_option("the scores")
 @config_option()
 def evaluate_command(  # noqa: PLR0913 - one parameter per group of options
+    *,
     network: NetworkChoice,
-    dataset: Path,
+    dataset: str | Path,
     out: Path,
     cache: Path | None,
-    *,
     extraction: ExtractionConfig,
+    storage: StorageOptions,
     matrix: dict[str, Any],
     settings: dict[str, Any],
     as_json: bool,
@@ -241,6 +239,7 @@ def evaluate_command(  # noqa: PLR0913 - one parameter per group of options
         config = EvaluationConfig(
             network=network,
             dataset=dataset,
+            storage=storage,
             cache=cache or out / "cache",
             extraction=extraction,
             **matrix,

@@ -4,7 +4,9 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,11 @@ from torch import Tensor
 
 from bigearth_prep.terminal import progress_bar
 from bigearth_prep.whole_file import whole_file, write_text
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.evaluation.config import ExtractionConfig, SensorSet
 from dinomm_train.evaluation.encoders import Encoder
-from dinomm_train.evaluation.images import read_images
+from dinomm_train.evaluation.images import in_batches, read_images
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ class FeatureStore:
         }
         key = xxhash.xxh3_64_hexdigest(json.dumps(about, sort_keys=True).encode())
         self.folder = cache / "features" / key
-        self._about = about | {"origin": encoder.origin, "dataset_path": str(dataset.path)}
+        self._about = about | {"origin": encoder.origin, "dataset_location": dataset.location}
 
     def compute(
         self,
@@ -93,21 +96,26 @@ class FeatureStore:
             device: Where to compute.
             share: Which parts are this process's.
         """
-        todo = [
-            (split, part, missing)
-            for split in splits.values()
-            for part in range(_parts(split))
-            if part in share and (missing := self._missing(split, part, config.sensor_sets))
-        ]
-        if not todo:
+        todo = {
+            split_name: {
+                part: missing
+                for part in range(_parts(split))
+                if part in share and (missing := self._missing(split, part, config.sensor_sets))
+            }
+            for split_name, split in splits.items()
+        }
+        if not any(todo.values()):
             return
         if share.rank == 0:
             write_text(self.folder / "about.json", json.dumps(self._about, indent=2) + "\n")
-        total = sum(len(_positions(split, part)) for split, part, _ in todo)
+        total = sum(
+            len(_positions(splits[one], part)) for one, parts in todo.items() for part in parts
+        )
         with progress_bar(total, f"patches through {name}") as advance:
-            for split, part, missing in todo:
-                self._compute_part(split, part, missing, config.batch_size, device)
-                advance(len(_positions(split, part)))
+            for split_name, parts in todo.items():
+                split = splits[split_name]
+                for part in self._compute_parts(split, parts, config.batch_size, device):
+                    advance(len(_positions(split, part)))
 
     def wait(self, splits: Mapping[str, StoredSplit], sensor_sets: tuple[SensorSet, ...]) -> None:
         """Return once every part is there, whichever process writes it."""
@@ -128,21 +136,31 @@ class FeatureStore:
         ]
         return np.concatenate(parts)
 
-    def _compute_part(
+    def _compute_parts(
         self,
         split: StoredSplit,
-        part: int,
-        missing: tuple[SensorSet, ...],
+        parts: Mapping[int, tuple[SensorSet, ...]],
         batch_size: int,
         device: torch.device,
-    ) -> None:
-        batches = _batches(_positions(split, part), batch_size)
-        encoded: dict[SensorSet, list[Tensor]] = {sensors: [] for sensors in missing}
-        for images in read_images(self._dataset, split, batches, device):
-            for sensors, rows in encoded.items():
-                rows.append(self._encoder.encode(images, sensors).cpu())
+    ) -> Iterator[int]:
+        """Write these parts, each under the sensor sets that it lacks; gives those that are done.
+
+        All are read in one go, so that reading ahead does not end with each.
+        """
+        batches = {part: in_batches(_positions(split, part), batch_size) for part in parts}
+        in_order = [batch for some in batches.values() for batch in some]
+        with closing(read_images(self._dataset, split, in_order, device)) as images_of:
+            for part, missing in parts.items():
+                encoded: dict[SensorSet, list[Tensor]] = {sensors: [] for sensors in missing}
+                for images in islice(images_of, len(batches[part])):
+                    for sensors, rows in encoded.items():
+                        rows.append(self._encoder.encode(images, sensors).cpu())
+                self._write_part(split.name, part, encoded)
+                yield part
+
+    def _write_part(self, split: str, part: int, encoded: dict[SensorSet, list[Tensor]]) -> None:
         for sensors, rows in encoded.items():
-            path = self._path(split.name, sensors, part)
+            path = self._path(split, sensors, part)
             with whole_file(path) as partial, partial.open("wb") as file:
                 np.save(file, torch.cat(rows).numpy())
 
@@ -175,9 +193,3 @@ def _parts(split: StoredSplit) -> int:
 
 def _positions(split: StoredSplit, part: int) -> Int64[np.ndarray, " sample"]:
     return np.arange(part * PART_SAMPLES, min((part + 1) * PART_SAMPLES, len(split)))
-
-
-def _batches(
-    positions: Int64[np.ndarray, " sample"], batch_size: int
-) -> Iterator[Int64[np.ndarray, " _"]]:
-    return (positions[at : at + batch_size] for at in range(0, len(positions), batch_size))

@@ -1,9 +1,8 @@
 """Patches of a dataset as the images that a network is given."""
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -12,15 +11,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from bigearth_prep.bands import SENSORS, Sensor
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.inputs import InputScaling, to_network_input
-from dinomm_train.data.stream import ShardReader
+from dinomm_train.data.planned_batches import read_batches
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.config import SENSOR_SETS, ExtractionConfig, SensorSet
 from dinomm_train.models.frozen import ExpectedInput, FrozenBackbone
-
-_READ_AHEAD = 2
-"""Batches being read while one is worked on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,19 +37,19 @@ class InputSize:
 def read_images(
     dataset: StoredDataset,
     split: StoredSplit,
-    batches: Iterable[Int64[np.ndarray, " _"]],
+    batches: Sequence[Int64[np.ndarray, " _"]],
     device: torch.device,
-) -> Iterator[Float32[Tensor, "_ channel height width"]]:
+) -> Generator[Float32[Tensor, "_ channel height width"]]:
     """The patches at each batch of positions as network input; the next ones are read meanwhile."""
-    reader, scaling = ShardReader(split), InputScaling.of(dataset.card)
-    with ThreadPoolExecutor(max_workers=_READ_AHEAD) as pool:
-        reads = (pool.submit(reader.read, positions) for positions in batches)
-        waiting = list(islice(reads, _READ_AHEAD))
-        while waiting:
-            batch = waiting.pop(0).result()
-            following = next(reads, None)
-            waiting += [] if following is None else [following]
+    scaling = InputScaling.of(dataset.card)
+    with closing(read_batches(split, batches)) as stored:
+        for batch in stored:
             yield to_network_input(batch, scaling, device)
+
+
+def in_batches(positions: Int64[np.ndarray, " sample"], size: int) -> list[Int64[np.ndarray, " _"]]:
+    """The positions cut into batches of this size, the last one maybe smaller."""
+    return [positions[first : first + size] for first in range(0, len(positions), size)]
 
 
 def choose_sensor_sets(
@@ -68,7 +65,7 @@ def choose_sensor_sets(
     for sensors in wanted:
         if sensors not in allowed:
             raise TrainError(
-                f"--sensors {sensors}: {dataset.path} holds only {', '.join(sorted(held))}; "
+                f"--sensors {sensors}: {dataset.location} holds only {', '.join(sorted(held))}; "
                 f"choose {' or '.join(allowed)}"
             )
     return wanted or allowed

@@ -3,13 +3,19 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from bigearth_prep.card import SPLITS
 from bigearth_prep.terminal import progress_bar
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
+from dinomm_train.data.location import open_dataset
+from dinomm_train.data.shard_plan import bytes_at_once, uses_of_batches
+from dinomm_train.data.stored_split import StoredSplit
+from dinomm_train.data.stream_terms import require_cache
 from dinomm_train.distributed import choose_device, read_launch
 from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.collect import collect
@@ -17,7 +23,7 @@ from dinomm_train.evaluation.config import EvaluationConfig
 from dinomm_train.evaluation.contestants import open_contestants
 from dinomm_train.evaluation.evaluation import Evaluation
 from dinomm_train.evaluation.features import FeatureStore, Share, wait_for
-from dinomm_train.evaluation.images import choose_sensor_sets
+from dinomm_train.evaluation.images import choose_sensor_sets, in_batches
 from dinomm_train.evaluation.jobs import (
     FEATURE_PROTOCOLS,
     Job,
@@ -26,6 +32,7 @@ from dinomm_train.evaluation.jobs import (
     plan_jobs,
 )
 from dinomm_train.evaluation.pictures.gallery import Gallery, draw_gallery
+from dinomm_train.evaluation.protocols.finetune import SCORED_AT_ONCE
 from dinomm_train.evaluation.workbench import Workbench
 
 _log = logging.getLogger(__name__)
@@ -52,8 +59,9 @@ def evaluate(config: EvaluationConfig) -> Findings | None:
     launch = read_launch(os.environ)
     share = Share(rank=launch.rank, world=launch.world) if launch else Share()
     bench = _set_up(config, local_rank=launch.local_rank if launch else 0)
-    _extract(bench, share)
     jobs = plan_jobs(bench.config, bench.contestants)
+    _require_cache(bench, jobs, processes=share.world)
+    _extract(bench, share)
     store = PredictionStore(config.cache, bench.dataset.checksum, bench.config)
     paths = {job: store.path(job, bench.contestants[job.network]) for job in jobs}
     _predict(bench, store, dict(list(paths.items())[share.rank :: share.world]))
@@ -62,6 +70,33 @@ def evaluate(config: EvaluationConfig) -> Findings | None:
     wait_for(list(paths.values()))
     done = {job: store.read(path) for job, path in paths.items()}
     return Findings(evaluation=collect(bench, done), gallery=draw_gallery(bench))
+
+
+def _require_cache(bench: Workbench, jobs: Sequence[Job], *, processes: int) -> None:
+    """Return nothing where the cache of a dataset that lies elsewhere holds what is needed at once.
+
+    Processes are at different places of a split; a network that learns meets the train split in
+    another order each time, and so all of it at once.
+
+    Raises:
+        TrainError: it does not, and processes would wait for each other.
+    """
+    if bench.dataset.store.room is None:
+        return
+    learns = any(job.protocol not in FEATURE_PROTOCOLS for job in jobs)
+    sizes = (bench.config.extraction.batch_size, *(SCORED_AT_ONCE,) * learns)
+    needed = processes * max(
+        _bytes_in_order(split, size) for split in bench.splits.values() for size in sizes
+    )
+    if learns:
+        needed += sum(shard.bytes for shard in bench.splits["train"].shards)
+    require_cache(bench.dataset.store, needed, "this evaluation")
+
+
+def _bytes_in_order(split: StoredSplit, batch_size: int) -> int:
+    """Of shards that are held at once while the split is read in its own order."""
+    batches = in_batches(np.arange(len(split)), batch_size)
+    return bytes_at_once(uses_of_batches(split.shards, split.shard_of, batches))
 
 
 def _predict(bench: Workbench, store: PredictionStore, paths: Mapping[Job, Path]) -> None:
@@ -92,21 +127,21 @@ def open_splits(dataset: StoredDataset) -> dict[str, StoredSplit]:
     """
     if not dataset.card.labels.classes:
         raise TrainError(
-            f"{dataset.path} is unlabelled: its card lists no class, and scores need labels; "
+            f"{dataset.location} is unlabelled: its card lists no class, and scores need labels; "
             "evaluate on a labelled dataset of the same bands, or write features with embed"
         )
     splits = {name: dataset.split(name) for name in SPLITS if _sample_count(dataset, name)}
     for name in ("train", "test"):
         if name not in splits:
             raise TrainError(
-                f"{dataset.path} has no samples in split {name}: evaluation learns on train and "
-                "scores on test; build shards with both, by --split or --split-ratio"
+                f"{dataset.location} has no samples in split {name}: evaluation learns on train "
+                "and scores on test; build shards with both, by --split or --split-ratio"
             )
     if "validation" not in splits:
         _log.warning(
             "%s has no validation samples; 20 %% of the labelled train samples choose in their "
             "place",
-            dataset.path,
+            dataset.location,
         )
     return splits
 
@@ -116,12 +151,12 @@ def _sample_count(dataset: StoredDataset, name: str) -> int:
 
 
 def _set_up(config: EvaluationConfig, *, local_rank: int) -> Workbench:
-    dataset = StoredDataset.open(config.dataset)
+    dataset = open_dataset(config.dataset, config.storage)
     splits = open_splits(dataset)
     if "legacy" in config.protocols and "validation" not in splits:
         raise TrainError(
-            f"{dataset.path} has no validation samples, which --protocol legacy scores; leave it "
-            "out, or build shards with a validation split"
+            f"{dataset.location} has no validation samples, which --protocol legacy scores; leave "
+            "it out, or build shards with a validation split"
         )
     wanted = choose_sensor_sets(dataset, config.extraction.sensor_sets)
     for pair in config.crossed:

@@ -4,19 +4,20 @@ from pathlib import Path
 
 import click
 
-from bigearth_prep.terminal import config_option, print_json
-from dinomm_train.evaluation.command_options import (
-    DATASET,
+from bigearth_prep.terminal import config_option, json_option, print_json
+from dinomm_train.command_options import dataset_location, storage_options
+from dinomm_train.data.storage_options import StorageOptions
+from dinomm_train.evaluation.config import ExtractionConfig, NetworkChoice
+from dinomm_train.evaluation.network_options import (
     extraction_options,
     network_options,
     path_ending,
 )
-from dinomm_train.evaluation.config import ExtractionConfig, NetworkChoice
 
 
 @click.command("embed")
 @network_options
-@click.argument("dataset", type=DATASET)
+@click.argument("dataset", callback=dataset_location)
 @click.option(
     "--out",
     required=True,
@@ -25,22 +26,24 @@ from dinomm_train.evaluation.config import ExtractionConfig, NetworkChoice
     help="Parquet file or Zarr group of keys and features.",
 )
 @extraction_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@storage_options
+@json_option("the result")
 @config_option()
 def embed_command(
+    *,
     network: NetworkChoice,
-    dataset: Path,
+    dataset: str | Path,
     out: Path,
     extraction: ExtractionConfig,
-    *,
+    storage: StorageOptions,
     as_json: bool,
 ) -> None:
     """Write the features of every patch of DATASET, by key, split and sensors."""
-    from dinomm_train.data.index import StoredDataset
+    from dinomm_train.data.location import open_dataset
     from dinomm_train.evaluation.contestants import open_network
     from dinomm_train.evaluation.embeddings import write_embeddings
 
-    stored = StoredDataset.open(dataset)
+    stored = open_dataset(dataset, storage)
     rows = write_embeddings(open_network(network, stored), stored, out, extraction)
     if as_json:
         print_json({"out": str(out), "rows": rows})
@@ -57,7 +60,7 @@ def embed_command(
     callback=path_ending(".safetensors"),
     help="Safetensors file to write.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the file's metadata as JSON.")
+@json_option("the file's metadata")
 def export_command(checkpoint: Path, out: Path, *, as_json: bool) -> None:
     """Write CHECKPOINT's teacher backbone for timm, with all that its user must know.
 
@@ -77,7 +80,7 @@ def export_command(checkpoint: Path, out: Path, *, as_json: bool) -> None:
 
 @click.command("attention")
 @network_options
-@click.argument("dataset", type=DATASET)
+@click.argument("dataset", callback=dataset_location)
 @click.option("--key", required=True, help="Of the patch, as manifest.parquet lists it.")
 @click.option(
     "--out",
@@ -87,9 +90,16 @@ def export_command(checkpoint: Path, out: Path, *, as_json: bool) -> None:
     help="Picture to write.",
 )
 @extraction_options
+@storage_options
 @config_option()
 def attention_command(
-    network: NetworkChoice, dataset: Path, key: str, out: Path, extraction: ExtractionConfig
+    *,
+    network: NetworkChoice,
+    dataset: str | Path,
+    key: str,
+    out: Path,
+    extraction: ExtractionConfig,
+    storage: StorageOptions,
 ) -> None:
     """Draw what CHECKPOINT looks at in one patch: as both sensors, optical alone, radar alone.
 
@@ -97,11 +107,11 @@ def attention_command(
     principal components of its patch tokens as colours.
     """
     from bigearth_prep.whole_file import whole_file
-    from dinomm_train.data.index import StoredDataset
+    from dinomm_train.data.location import open_dataset
     from dinomm_train.evaluation.contestants import open_network
     from dinomm_train.evaluation.pictures.attention import draw_attention, look_at_patch
 
-    stored = StoredDataset.open(dataset)
+    stored = open_dataset(dataset, storage)
     look = look_at_patch(open_network(network, stored), stored, key, extraction)
     with whole_file(out) as partial:
         draw_attention(look).savefig(partial, format="png", dpi=150)

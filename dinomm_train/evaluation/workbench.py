@@ -10,7 +10,8 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from bigearth_prep.terminal import progress_bar
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.evaluation.config import (
     CHECKPOINT,
     RANDOM,

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from dinomm_train.config import CropConfig, RunConfig
 from dinomm_train.data.crops import CropBoxes, cut_crops
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.inputs import InputScaling, to_network_input
 from dinomm_train.data.sensor_drop import BOTH, S1_DROPPED, S2_DROPPED, drop_sensors
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.stream import ShardReader
 
 _CHUNK = 64

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.health.collapse import CollapseAlarm
 from dinomm_train.health.look import MustStop, Row, look_at
 from dinomm_train.health.patches import FixedPatches, HeldOut, choose_held_out, spread

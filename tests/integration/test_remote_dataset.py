@@ -1,6 +1,5 @@
 """Pretraining from an S3 server and a web server on the loopback, and from a staged copy."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 import boto3
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 
 from dinomm_train.checkpoint import read_checkpoint
 from dinomm_train.config import (
@@ -24,11 +22,15 @@ from dinomm_train.config import (
     ScheduleConfig,
     ViewConfig,
 )
-from dinomm_train.data.download import RetryConfig
-from dinomm_train.data.location import StorageOptions, open_dataset
+from dinomm_train.data.location import open_dataset
+from dinomm_train.data.storage_options import RetryConfig, StorageOptions
 from dinomm_train.errors import TrainError
+from dinomm_train.metrics import read_metrics
 from dinomm_train.stop_request import StopRequest
 from dinomm_train.trainer import LaunchOptions, pretrain
+from tests.integration.test_trainer import start_ranks, told
+from tests.run_processes import Forks
+from tests.s3_server import ADDRESS, find_at, serve_bucket
 from tests.shard_fixture import make_dataset
 from tests.unreliable_server import serve
 
@@ -69,24 +71,9 @@ def assert_same_weights(run: Path, other: Path) -> None:
 @pytest.fixture
 def bucket(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The dataset in a bucket of an S3 server of its own."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="shards")
-    for path in folder.rglob("*"):
-        if path.is_file():
-            client.upload_file(str(path), "shards", f"ben/{path.relative_to(folder)}")
-    client.close()
-    try:
-        yield "s3://shards/ben"
-    finally:
-        server.stop()
+    with serve_bucket(folder) as url:
+        find_at(url, monkeypatch)
+        yield ADDRESS
 
 
 def test_a_run_from_s3_learns_what_one_from_the_folder_does(
@@ -123,6 +110,31 @@ def test_a_run_from_a_web_server_in_trouble_learns_the_same_in_a_small_cache(
 
 
 @pytest.mark.slow
+def test_two_ranks_learn_the_same_from_an_address_while_their_cache_evicts(
+    forks: Forks, folder: Path, tmp_path: Path
+) -> None:
+    shard_bytes = (folder / "train/shard-000000.tar").stat().st_size
+    # Room for three of six shards, and one to spare.
+    kept = ("--cache-dir", str(tmp_path / "cache"), "--cache-gb", str(4.5 * shard_bytes / 1e9))
+    with serve(folder) as server:
+        server.pause_s = 0.02
+        started = {
+            "local": start_ranks(forks, folder, tmp_path / "local", CONFIG, 2),
+            "remote": start_ranks(forks, server.url, tmp_path / "remote", CONFIG, 2, *kept),
+        }
+        for ranks in started.values():
+            assert [rank.wait() for rank in ranks] == [0, 0], told(ranks)
+        fetches = [path for path in server.order if path.endswith(".tar")]
+    assert len(list((tmp_path / "cache").rglob("*.tar"))) <= 4
+    assert len(fetches) > 6
+    mine, other = (
+        [row["loss"] for row in read_metrics(tmp_path / name)] for name in ("remote", "local")
+    )
+    assert mine == other
+    assert_same_weights(tmp_path / "remote", tmp_path / "local")
+
+
+@pytest.mark.slow
 def test_ranks_of_a_machine_stage_a_folder_once(folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", _STAGE, str(folder), str(tmp_path / "stage")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -146,7 +158,8 @@ from pathlib import Path
 from dinomm_train.config import SamplingConfig
 from dinomm_train.data import download
 from dinomm_train.data.loader import TrainingBatches
-from dinomm_train.data.location import StorageOptions, open_dataset
+from dinomm_train.data.location import open_dataset
+from dinomm_train.data.storage_options import StorageOptions
 from dinomm_train.data.order import SampleOrder
 fetch = download.Source.fetch
 def noted(self, file, *arguments):

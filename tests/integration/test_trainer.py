@@ -194,7 +194,7 @@ def test_steps_whose_loss_is_not_finite_are_skipped_and_counted(
 
 
 def start_ranks(
-    forks: Forks, dataset: Path, run: Path, config: RunConfig, world: int, *more: str
+    forks: Forks, dataset: str | Path, run: Path, config: RunConfig, world: int, *more: str
 ) -> list[Process]:
     """Processes with the variables that torchrun sets."""
     arguments = pretrain_arguments(dataset, run, config, *more)

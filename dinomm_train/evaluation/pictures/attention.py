@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.config import ExtractionConfig, SensorSet
 from dinomm_train.evaluation.images import (
@@ -60,7 +61,8 @@ def find_patch(dataset: StoredDataset, key: str) -> tuple[StoredSplit, int]:
             return split, keys.index(key)
     first = dataset.manifest["key"][0].as_py() if len(dataset.manifest) else "none"
     raise TrainError(
-        f"{dataset.path} has no patch {key!r}; its manifest.parquet lists the keys, such as {first}"
+        f"{dataset.location} has no patch {key!r}; its manifest.parquet lists the keys, such as "
+        f"{first}"
     )
 
 
@@ -72,7 +74,7 @@ def look_at_patch(
     Raises:
         TrainError: there is no such patch, or the network was trained on another input.
     """
-    require_same_input(frozen, dataset.card, str(dataset.path))
+    require_same_input(frozen, dataset.card, dataset.location)
     split, position = find_patch(dataset, key)
     size = choose_input_size(frozen, dataset.card.patch.size_px, config)
     (image,) = read_images(dataset, split, [np.array([position])], torch.device("cpu"))

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from matplotlib.figure import Figure
 
-from dinomm_train.data.index import StoredSplit
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.evaluation.config import SensorSet
 from dinomm_train.evaluation.jobs import pairs_of
 from dinomm_train.evaluation.pictures.attention import draw_attention, look_at_patch

@@ -9,7 +9,8 @@ from jaxtyping import Float32
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.evaluation.config import SensorSet
 from dinomm_train.evaluation.images import read_images
 from dinomm_train.evaluation.pictures.patch_views import caption_of, radar_colour, true_colour

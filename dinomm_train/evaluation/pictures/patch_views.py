@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from bigearth_prep.card import DatasetCard
-from dinomm_train.data.index import StoredSplit
 from dinomm_train.data.inputs import InputScaling
+from dinomm_train.data.stored_split import StoredSplit
 
 _TRUE_COLOUR = ("B04", "B03", "B02")
 _RADAR = ("VV", "VH")

@@ -16,15 +16,23 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from dinomm_train.config import CropConfig
 from dinomm_train.data.crops import CROP_DRAWS, cut_crops, draw_boxes
 from dinomm_train.data.draws import Purpose, ViewKey, view_uniforms
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.order import epoch_order
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.evaluation.config import SensorSet
-from dinomm_train.evaluation.images import InputSize, blank_missing, fit_images, read_images
+from dinomm_train.evaluation.images import (
+    InputSize,
+    blank_missing,
+    fit_images,
+    in_batches,
+    read_images,
+)
 from dinomm_train.evaluation.protocol_config import FinetuneConfig
 from dinomm_train.models.backbone import Backbone
 from dinomm_train.models.frozen import FrozenBackbone
 
-_SCORED_AT_ONCE = 64
+SCORED_AT_ONCE = 64
+"""Patches of a split whose probabilities are computed together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +93,7 @@ def predict_split(
     sensors: SensorSet,
 ) -> Float32[np.ndarray, "sample class"]:
     """Class probabilities of whole patches under a sensor set."""
-    batches = np.split(positions, range(_SCORED_AT_ONCE, len(positions), _SCORED_AT_ONCE))
+    batches = in_batches(positions, SCORED_AT_ONCE)
     rows = []
     model.eval()
     with torch.no_grad(), _arithmetic(task.device):
@@ -165,7 +173,7 @@ def _training_batches(
     task: FinetuneTask, config: FinetuneConfig, epoch: int
 ) -> Iterator[tuple[Float32[Tensor, "batch channel side side"], UInt8[Tensor, "batch class"]]]:
     order = task.positions[epoch_order(len(task.positions), task.seed, epoch)]
-    batches = np.split(order, range(config.batch_size, len(order), config.batch_size))
+    batches = in_batches(order, config.batch_size)
     images_of = read_images(task.dataset, task.train, batches, task.device)
     crop = CropConfig(horizontal_flip=0.5, vertical_flip=0.5, quarter_turns=0.5)
     for positions, images in zip(batches, images_of, strict=True):

@@ -18,11 +18,12 @@ from torch.nn.functional import interpolate, multilabel_soft_margin_loss
 from dinomm_train.config import CropConfig
 from dinomm_train.data.crops import CROP_DRAWS, cut_crops, draw_boxes
 from dinomm_train.data.draws import Purpose, ViewKey, view_uniforms
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.order import epoch_order
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.evaluation.config import SensorSet
 from dinomm_train.evaluation.encoders import CLS_LAYERS
-from dinomm_train.evaluation.images import blank_missing, read_images
+from dinomm_train.evaluation.images import blank_missing, in_batches, read_images
 from dinomm_train.evaluation.protocol_config import LegacyConfig
 from dinomm_train.models.frozen import FrozenBackbone
 from dinomm_train.models.layers import last_tokens
@@ -141,7 +142,7 @@ def _scored_features(
 ) -> Float[Tensor, "sample feature"]:
     """Of the validation list's centre crops; they are the same in every epoch."""
     positions = np.arange(len(task.validation))
-    batches = np.split(positions, range(config.score_batch, len(positions), config.score_batch))
+    batches = in_batches(positions, config.score_batch)
     rows = []
     token_px = task.frozen.network.patch_px
     side = max(1, config.centre_px // token_px) * token_px
@@ -157,7 +158,7 @@ def _training_features(
     task: LegacyTask, config: LegacyConfig, positions: Int64[np.ndarray, " draw"], epoch: int
 ) -> Iterator[tuple[Float[Tensor, "batch feature"], UInt8[Tensor, "batch class"]]]:
     order = positions[epoch_order(len(positions), task.seed, epoch)]
-    batches = np.split(order, range(config.batch_size, len(order), config.batch_size))
+    batches = in_batches(order, config.batch_size)
     images_of = read_images(task.dataset, task.train, batches, task.device)
     crop = CropConfig(horizontal_flip=0.5, vertical_flip=0.0, quarter_turns=0.0)
     token_px = task.frozen.network.patch_px

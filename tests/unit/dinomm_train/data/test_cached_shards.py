@@ -13,12 +13,13 @@ import pytest
 from bigearth_prep.card import ShardCard
 from dinomm_train.config import SamplingConfig
 from dinomm_train.data.cached_shards import CachedShards
-from dinomm_train.data.download import RetryConfig, Source
+from dinomm_train.data.download import Source
 from dinomm_train.data.loader import TrainingBatches
-from dinomm_train.data.location import StorageOptions, open_dataset
+from dinomm_train.data.location import open_dataset
 from dinomm_train.data.order import SampleOrder
 from dinomm_train.data.shard_cache import ShardCache
 from dinomm_train.data.shard_file import ShardUses
+from dinomm_train.data.storage_options import RetryConfig, StorageOptions
 from dinomm_train.errors import TrainError
 from tests.shard_fixture import make_dataset
 from tests.unreliable_server import UnreliableServer, serve
@@ -135,6 +136,37 @@ def test_a_shard_that_stays_broken_ends_the_run_with_its_name(
     assert not [one for one in threading.enumerate() if one.name.startswith("fetch-ahead")]
 
 
+def test_a_rank_one_step_behind_finds_what_another_has_read(
+    server: UnreliableServer, folder: Path, tmp_path: Path
+) -> None:
+    cards: tuple[ShardCard, ...] = open_dataset(folder).split("train").shards[:6]
+    steps = np.arange(len(cards))
+    uses = ShardUses(shards=cards, first_steps=steps, last_steps=steps)
+    source = Source(server.url, QUICK)
+    fast, slow = (
+        CachedShards(
+            ShardCache(tmp_path / "cache", "d", source, limit=4 * SHARD_BYTES),
+            spare=SHARD_BYTES,
+            patience_s=2.0,
+        )
+        for _ in range(2)
+    )
+    with fast.expect(uses) as fast_read:
+        fast.open(cards[0])
+        fast_read(0)
+        # Time to fill the cache with shards of later steps, which the fast rank holds.
+        time.sleep(0.3)
+        assert bytes_held(tmp_path) == 3 * SHARD_BYTES
+        with slow.expect(uses) as slow_read:
+            slow.open(cards[0])
+            slow_read(0)
+            for step in range(1, len(cards)):
+                for rank, was_read in ((fast, fast_read), (slow, slow_read)):
+                    rank.open(cards[step])
+                    was_read(step)
+    assert sorted(fetched_shards(server)) == [card.name for card in cards]
+
+
 def test_closing_a_run_ends_what_it_was_fetching(server: UnreliableServer, tmp_path: Path) -> None:
     batches = open_batches(server.url, tmp_path, shards=9, block_shards=1)
     last = batches.order.blocks(0)[3][0]
@@ -155,7 +187,7 @@ def test_who_waits_in_vain_is_told_what_may_be_wrong(
     source = Source(server.url, RetryConfig(attempts=2, stall_s=60.0))
     cache = ShardCache(tmp_path / "cache", "d", source)
     store = CachedShards(cache, spare=1, patience_s=0.3)
-    uses = ShardUses(shards=(card,), last_steps=np.array([0]))
+    uses = ShardUses(shards=(card,), first_steps=np.array([0]), last_steps=np.array([0]))
     with store.expect(uses), pytest.raises(TrainError, match=r"did not come within .*--cache-gb"):
         store.open(card)
 
@@ -167,10 +199,11 @@ def test_what_no_plan_expects_is_fetched_when_it_is_opened(
     cache = ShardCache(tmp_path / "cache", "d", Source(server.url, QUICK), limit=2 * SHARD_BYTES)
     store = CachedShards(cache, spare=SHARD_BYTES)
     assert store.room == SHARD_BYTES
-    uses = ShardUses(shards=cards[:2], last_steps=np.array([0, 1]))
+    uses = ShardUses(shards=cards[:2], first_steps=np.array([0, 2]), last_steps=np.array([0, 2]))
     with store.expect(uses) as was_read:
         store.open(cards[0])
         # The plan's second shard waits for room; this one takes what is spared for it.
         store.open(cards[5])
         was_read(0)
+        was_read(1)
         store.open(cards[1])

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from dinomm_train.data.download import ExpectedFile, FetchStopped, RetryConfig, Source
+from dinomm_train.data.download import ExpectedFile, FetchStopped, Source
+from dinomm_train.data.storage_options import RetryConfig
 from dinomm_train.errors import TrainError
 from tests.unreliable_server import Trouble, UnreliableServer, serve
 

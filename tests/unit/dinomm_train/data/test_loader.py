@@ -12,10 +12,11 @@ import pytest
 
 from bigearth_prep.card import ShardCard
 from dinomm_train.config import SamplingConfig
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.loader import ReadOptions, TrainingBatches
 from dinomm_train.data.order import SampleOrder, block_order, epoch_order
 from dinomm_train.data.shard_file import ShardFile, ShardFolder
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.errors import TrainError
 from tests.shard_fixture import make_dataset
 

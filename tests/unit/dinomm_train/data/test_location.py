@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dinomm_train.data.download import RetryConfig
-from dinomm_train.data.location import StorageOptions, choose_cache_dir, open_dataset
+from dinomm_train.data.location import choose_cache_dir, open_dataset
+from dinomm_train.data.storage_options import RetryConfig, StorageOptions
 from dinomm_train.data.stream import ShardReader
 from dinomm_train.errors import TrainError
 from tests.shard_fixture import make_dataset

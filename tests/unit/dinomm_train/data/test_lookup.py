@@ -3,10 +3,11 @@
 import pytest
 
 from dinomm_train.config import SamplingConfig
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.loader import TrainingBatches
 from dinomm_train.data.lookup import appearances_of_key, samples_of_step
 from dinomm_train.data.order import SampleOrder
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.errors import TrainError
 from tests.shard_fixture import make_dataset
 

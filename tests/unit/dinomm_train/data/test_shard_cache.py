@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from dinomm_train.data.download import ExpectedFile, FetchStopped, RetryConfig, Source
+from dinomm_train.data.download import ExpectedFile, FetchStopped, Source
 from dinomm_train.data.shard_cache import ShardCache, private_folder
 from dinomm_train.data.shard_file import ShardFile
+from dinomm_train.data.storage_options import RetryConfig
 from dinomm_train.errors import TrainError
 from tests.unreliable_server import UnreliableServer, serve
 
@@ -147,7 +148,8 @@ _FETCH = """
 import sys
 from pathlib import Path
 from tests.unit.dinomm_train.data.test_shard_cache import SIZE, first_byte, shard
-from dinomm_train.data.download import RetryConfig, Source
+from dinomm_train.data.download import Source
+from dinomm_train.data.storage_options import RetryConfig
 from dinomm_train.data.shard_cache import ShardCache
 url, folder, limit = sys.argv[1:]
 source = Source(url, RetryConfig(attempts=2, pause_s=0.01, stall_s=60.0))

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from bigearth_prep.card import ShardCard
 from dinomm_train.data.order import SampleOrder
-from dinomm_train.data.shard_plan import BATCHES_AHEAD, expected_uses, peak_bytes
+from dinomm_train.data.shard_plan import (
+    BATCHES_AHEAD,
+    bytes_at_once,
+    expected_uses,
+    peak_bytes,
+    uses_of_batches,
+)
 
 SHARD_BYTES = 100
 
@@ -42,15 +48,18 @@ def test_uses_are_what_the_batches_read_in_the_order_of_need(
     start %= order.steps_per_epoch
     uses = expected_uses(cards(len(counts)), order, epoch, start)
     needed: list[str] = []
+    first: dict[str, int] = {}
     last: dict[str, int] = {}
     for step in range(start, order.steps_per_epoch):
-        first = step * order.global_batch
-        for position in order.epoch(epoch)[first : first + order.global_batch]:
+        begin = step * order.global_batch
+        for position in order.epoch(epoch)[begin : begin + order.global_batch]:
             name = str(order.shard_of[position])
+            first.setdefault(name, step)
             last[name] = step
             needed += [name] * (name not in needed)
     names = [shard.name for shard in uses.shards]
     assert names[: len(needed)] == needed
+    assert uses.first_steps[: len(needed)].tolist() == [first[name] for name in needed]
     assert uses.last_steps[: len(needed)].tolist() == [last[name] for name in needed]
     coming = {str(shard) for shard in order.blocks(epoch + 1)[0]}
     assert set(names[len(needed) :]) == coming - set(needed)
@@ -75,12 +84,37 @@ def test_the_peak_holds_whatever_batches_read_at_once(
                     for one in window
                 ]
             )
-            # Shards are fetched in order, and kept until their last step.
+            # Shards are fetched in order, and kept until the step after their last one.
             wanted = {str(shard) for shard in order.shard_of[read]}
             names = [shard.name for shard in uses.shards]
             behind = max(map(names.index, wanted)) + 1
-            kept = np.count_nonzero(uses.last_steps[:behind] >= step)
+            kept = np.count_nonzero(uses.last_steps[:behind] >= step - 1)
             assert kept * SHARD_BYTES <= peak
+
+
+@settings(max_examples=40, deadline=None)
+@given(counts=counts_of_shards, batch=st.integers(1, 9), seed=st.integers(0, 9))
+def test_batches_of_any_positions_use_what_they_read_and_hold_it_from_ahead_to_behind(
+    counts: list[int], batch: int, seed: int
+) -> None:
+    order = order_of(counts, batch=batch, block=0)
+    positions = np.random.default_rng(seed).permutation(len(order.shard_of))
+    batches = [positions[first : first + batch] for first in range(0, len(positions), batch)]
+    read = [{int(one) for one in order.shard_of[some]} for some in batches]
+    uses = uses_of_batches(cards(len(counts)), order.shard_of, batches)
+    for card, first, last in zip(uses.shards, uses.first_steps, uses.last_steps, strict=True):
+        steps = [step for step, some in enumerate(read) if int(card.name) in some]
+        assert (first, last) == (steps[0], steps[-1])
+    assert {int(card.name) for card in uses.shards} == set().union(*read)
+    assert uses.first_steps.tolist() == sorted(uses.first_steps)
+    held = [
+        sum(
+            first - BATCHES_AHEAD <= step <= last + 1
+            for first, last in zip(uses.first_steps, uses.last_steps, strict=True)
+        )
+        for step in range(len(batches))
+    ]
+    assert bytes_at_once(uses) == max(held) * SHARD_BYTES
 
 
 @pytest.mark.parametrize(("block", "expected"), [(0, 10), (2, 4), (5, 10), (1, 2)])

@@ -12,8 +12,9 @@ import pytest
 
 from bigearth_prep.bands import SENSORS, Sensor
 from bigearth_prep.card import ShardCard
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.shard_file import ShardFile, ShardFolder
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.stream import ShardReader
 from dinomm_train.errors import TrainError
 from tests.shard_fixture import make_dataset
@@ -67,6 +68,7 @@ def reads_of(split: StoredSplit, positions: list[int]) -> list[tuple[int, int]]:
 
     class NotedFolder:
         room = None
+        spare = 0
         kept_in = ""
 
         def open(self, shard: ShardCard) -> ShardFile:

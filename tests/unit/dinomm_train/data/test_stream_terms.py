@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from dinomm_train.config import SamplingConfig
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.order import SampleOrder
 from dinomm_train.data.shard_file import ShardFolder
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.stream_terms import StreamTerms, require_room
 from dinomm_train.errors import TrainError
 from tests.shard_fixture import make_dataset

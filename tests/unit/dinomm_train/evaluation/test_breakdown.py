@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.evaluation.breakdown import group_samples
 from tests.shard_fixture import make_dataset
 

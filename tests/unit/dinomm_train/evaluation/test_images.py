@@ -1,17 +1,14 @@
 import dataclasses
-import threading
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from jaxtyping import Int64
 
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.inputs import InputScaling, to_network_input
-from dinomm_train.data.stream import ShardReader, StoredBatch
+from dinomm_train.data.stream import ShardReader
 from dinomm_train.errors import TrainError
-from dinomm_train.evaluation import images
 from dinomm_train.evaluation.config import SENSOR_SETS, ExtractionConfig, SensorSet
 from dinomm_train.evaluation.images import (
     InputSize,
@@ -84,25 +81,6 @@ def test_antialiasing_averages_over_what_shrinking_would_skip() -> None:
     shrunk = fit_images(stripes, InputSize(crop_px=32, input_px=8, antialias=True))
     inner = shrunk[:, :, :, 1:-1]
     torch.testing.assert_close(inner, torch.full_like(inner, 0.25), atol=0.05, rtol=0)
-
-
-def test_the_next_batches_are_read_while_the_last_is_in_use(
-    dataset: StoredDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    later_read = threading.Event()
-
-    class WatchedReader(ShardReader):
-        def read(self, positions: Int64[np.ndarray, " batch"]) -> StoredBatch:
-            if positions[0] > 0:
-                later_read.set()
-            return super().read(positions)
-
-    monkeypatch.setattr(images, "ShardReader", WatchedReader)
-    batches = [np.arange(4), np.arange(4, 8)]
-    batch_of = read_images(dataset, dataset.split("test"), batches, torch.device("cpu"))
-    next(batch_of)
-    assert later_read.wait(timeout=10)
-    assert len(list(batch_of)) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dinomm_train.data.index import StoredDataset, StoredSplit
+from dinomm_train.data.index import StoredDataset
+from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.evaluation.config import (
     EvaluationConfig,
     ExtractionConfig,

@@ -1,19 +1,29 @@
-"""Options of the command line that say where a dataset lies, how it is read, and what is learnt."""
+"""Options that several commands share: where a dataset lies, how it is read, what is learnt."""
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
-from dinomm_train.config import Recipe, RunConfig, Shuffle
+from bigearth_prep.terminal import Command, with_options
+from dinomm_train.config import DeviceChoice, Recipe, RunConfig, Shuffle
 from dinomm_train.config_text import resolve_config
+from dinomm_train.data.storage_options import StorageOptions
 from dinomm_train.errors import TrainError
 
-Command = Callable[..., Any]
-
 _FOLDER = click.Path(file_okay=False, path_type=Path)
+
+_SHORTHANDS = {
+    "precision": "sampling.precision",
+    "shuffle": "sampling.shuffle",
+    "compile_blocks": "compute.compile",
+    "keep_last": "output.keep_last",
+    "keep_every": "output.keep_every_steps",
+}
+"""Settings that have an option of their own, by its parameter."""
 
 
 def dataset_location(_: click.Context, __: click.Parameter, value: str) -> str | Path:
@@ -27,6 +37,14 @@ def dataset_location(_: click.Context, __: click.Parameter, value: str) -> str |
     return Path(value)
 
 
+device_option = click.option(
+    "--device",
+    type=click.Choice(get_args(DeviceChoice)),
+    default="auto",
+    help="Where to compute; `auto` takes a GPU where there is one.",
+)
+
+
 def storage_options(command: Command) -> Command:
     """Options of a command that takes a `storage`: where shards that lie elsewhere are kept."""
 
@@ -38,8 +56,6 @@ def storage_options(command: Command) -> Command:
         stage_dir: Path | None,
         **others: Any,  # noqa: ANN401 - click passes the rest by name
     ) -> Any:  # noqa: ANN401
-        from dinomm_train.data.location import StorageOptions
-
         storage = StorageOptions(cache_dir=cache_dir, cache_gb=cache_gb, stage_dir=stage_dir)
         return command(storage=storage, **others)
 
@@ -100,7 +116,11 @@ def reading_options(command: Command) -> Command:
 
 
 def run_config_options(command: Command) -> Command:
-    """Options of a command that takes a `config`: the recipe, a file, settings, the shuffle."""
+    """Options of a command that takes a `config`: the recipe, a file, settings.
+
+    Shorthands such as `--shuffle`, where the command has them, are settings like any other, and
+    win over `--set`.
+    """
 
     @functools.wraps(command)
     def with_config(
@@ -108,12 +128,14 @@ def run_config_options(command: Command) -> Command:
         recipe: Recipe,
         config_file: Path | None,
         assignments: tuple[str, ...],
-        shuffle: Shuffle | None,
         **others: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        if shuffle is not None:
-            assignments = (*assignments, f"sampling.shuffle={shuffle}")
-        return command(config=config_or_usage_error(recipe, config_file, assignments), **others)
+        given = {key: others.pop(name) for name, key in _SHORTHANDS.items() if name in others}
+        # A flag that is not given says nothing.
+        said = {key: one for key, one in given.items() if one is not None and one is not False}
+        short = (f"{key}={json.dumps(one)}" for key, one in said.items())
+        config = config_or_usage_error(recipe, config_file, (*assignments, *short))
+        return command(config=config, **others)
 
     return with_options(
         with_config,
@@ -129,14 +151,16 @@ def run_config_options(command: Command) -> Command:
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
             help="TOML file of settings in sections; they win over the recipe.",
         ),
-        click.option(
-            "--set",
-            "assignments",
-            multiple=True,
-            metavar="SECTION.KEY=VALUE",
-            help="One setting, such as schedule.epochs=20; wins over the file. May be repeated.",
+        settings_option(
+            "One setting, such as schedule.epochs=20; wins over the file. May be repeated."
         ),
-        shuffle_option,
+    )
+
+
+def settings_option(what: str) -> Callable[[Command], Command]:
+    """A `--set` option that a command takes as `assignments`; `what` says of what."""
+    return click.option(
+        "--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help=what
     )
 
 
@@ -160,10 +184,3 @@ def config_or_usage_error(
         return resolve_config(recipe, config_file, assignments)
     except TrainError as error:
         raise click.UsageError(str(error)) from error
-
-
-def with_options(command: Command, *options: Callable[[Command], Command]) -> Command:
-    """The command with these options, listed in this order."""
-    for option in reversed(options):
-        command = option(command)
-    return command

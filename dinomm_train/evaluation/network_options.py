@@ -3,13 +3,13 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import click
 
+from bigearth_prep.terminal import Command, with_options
+from dinomm_train.command_options import config_or_usage_error, device_option, settings_option
 from dinomm_train.config import DeviceChoice
-from dinomm_train.config_text import resolve_config
-from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.config import (
     RANDOM,
     SENSOR_SETS,
@@ -18,10 +18,6 @@ from dinomm_train.evaluation.config import (
     NetworkChoice,
     SensorSet,
 )
-
-Command = Callable[..., Any]
-
-DATASET = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 def existing_checkpoint(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -52,13 +48,7 @@ _NETWORK = (
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="Training configuration whose network `random` is, such as a run's config.toml.",
     ),
-    click.option(
-        "--set",
-        "assignments",
-        multiple=True,
-        metavar="SECTION.KEY=VALUE",
-        help="One of its settings, such as model.depth=6. May be repeated.",
-    ),
+    settings_option("One of its settings, such as model.depth=6. May be repeated."),
     click.option("--seed", type=click.IntRange(min=0), default=0, help="Of untrained weights."),
 )
 
@@ -79,10 +69,7 @@ def network_options(command: Command) -> Command:
             raise click.UsageError(
                 f"{checkpoint} has its own network; the options shape `random` and `supervised`"
             )
-        try:
-            config = resolve_config("fixed", architecture, assignments)
-        except TrainError as error:
-            raise click.UsageError(str(error)) from error
+        config = config_or_usage_error("fixed", architecture, assignments)
         choice = NetworkChoice(checkpoint=checkpoint, untrained=config, seed=seed)
         return command(network=choice, **others)
 
@@ -109,12 +96,7 @@ _EXTRACTION = (
         default=0,
         help="Side to which that is resized; 0 takes the nearest that the network's patches tile.",
     ),
-    click.option(
-        "--device",
-        type=click.Choice(get_args(DeviceChoice)),
-        default="auto",
-        help="Where to compute; `auto` takes a GPU where there is one.",
-    ),
+    device_option,
     click.option(
         "--precision",
         type=click.Choice(["fp32", "bf16"]),
@@ -149,10 +131,3 @@ def extraction_options(command: Command) -> Command:
         return command(extraction=extraction, **others)
 
     return with_options(with_extraction, *_EXTRACTION)
-
-
-def with_options(command: Command, *options: Callable[[Command], Command]) -> Command:
-    """The command with these options, the first on top in its help."""
-    for option in reversed(options):
-        command = option(command)
-    return command

@@ -1,0 +1,40 @@
+"""Where the shards of a dataset that lies elsewhere are kept, and what is done about its source."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryConfig:
+    """What is done about a source that fails."""
+
+    attempts: int = 5
+    """Times that a file is asked for."""
+
+    pause_s: float = 1.0
+    """Seconds before the second attempt; each further pause is twice as long."""
+
+    stall_s: float = 60.0
+    """Seconds without a byte after which an attempt is given up."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StorageOptions:
+    """Where the shards of a dataset are kept while they are read."""
+
+    cache_dir: Path | None = None
+    """For shards of a remote dataset; by default $SLURM_TMPDIR, or else the folder for temporary
+    files."""
+
+    cache_gb: float = 0.0
+    """Most that cached or staged shards take, in 10^9 bytes; zero takes what is free."""
+
+    stage_dir: Path | None = None
+    """Local disk onto which the shards of a dataset in a folder are copied as they are read."""
+
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    """What is done about a source that fails."""
+
+    def __post_init__(self) -> None:
+        if self.cache_gb < 0:
+            raise ValueError(f"cache_gb must not be negative, got {self.cache_gb}")
