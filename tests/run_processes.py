@@ -137,7 +137,8 @@ def forks_in(folder: Path) -> Iterator[Forks]:
 
 def serve() -> None:
     """Answer requests until there are no more; what still runs then is killed."""
-    import dinomm_train.trainer  # noqa: F401 (the seconds that are saved)
+    import dinomm_train.models.fully_sharded  # (the seconds that are saved)
+    import dinomm_train.trainer  # noqa: F401
 
     running: set[int] = set()
     ended: dict[int, int] = {}

@@ -85,7 +85,7 @@ def _shard(module: nn.Module, mesh: DeviceMesh, *, in_bf16: bool) -> None:
     # backward pass, would go on with weights gathered steps ago.
     sharded = fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     if mesh.device_type == "cpu":
-        sharded.set_force_sum_reduction_for_comms(enable=True)  # gloo knows no mean
+        sharded.set_force_sum_reduction_for_comms(enable=True)  # some gloo sums for a mean
 
 
 def _mix_by_methods(backbone: Backbone) -> None:
