@@ -39,9 +39,9 @@ _FEW_LONG_TASKS = {
     "distributed.admin.system-monitor.interval": "5s",
     "distributed.scheduler.worker-saturation": 1.0,
 }
-"""Dask's settings for local workers, made for many short tasks and many cores: watching its own
-event loops takes a twentieth of two cores (measured: 11 % of one, 3 % so), and a task handed to a
-busy worker ahead of time may leave another idle at the end."""
+"""Dask's own settings are for many short tasks on many cores: it watches its event loops so
+closely that two cores lose a twentieth (idle, 11 % of one; 3 % so), and hands busy workers tasks
+ahead of time, while another may be idle at the end."""
 
 _WORKERS_COME_BACK = {
     "distributed.deploy.lost-worker-timeout": "365 days",

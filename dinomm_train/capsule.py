@@ -7,12 +7,14 @@ the stop is that.
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bigearth_prep.whole_file import write_text
 from dinomm_train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from dinomm_train.checkpoint_writer import HostCopies
 from dinomm_train.errors import TrainError
+from dinomm_train.shards import contribute
 from dinomm_train.step_input import StepInput
 
 FOLDER = "capsules"
@@ -46,7 +48,9 @@ class Capsule:
 
 
 def stop_for_skips(run: Path, before: Checkpoint, step_input: StepInput) -> None:
-    """Leave a capsule of the step after this checkpoint (rank zero), and end the run.
+    """Leave a capsule of the step after this checkpoint, and end the run.
+
+    Rank zero writes; the others give it their parts of the state.
 
     Raises:
         TrainError: always; it says where the capsule is.
@@ -55,6 +59,8 @@ def stop_for_skips(run: Path, before: Checkpoint, step_input: StepInput) -> None
     folder = run / FOLDER / f"step-{before.step:08}"
     if step_input.ranks.is_first:
         _write_capsule(folder, before, step_input, in_row)
+    else:
+        contribute(before.state)
     raise TrainError(
         f"{in_row} steps in a row up to step {before.step} were skipped, as a loss or gradient was "
         f"not finite (optim.stop_after_skipped = {before.config.optim.stop_after_skipped}); "
@@ -73,7 +79,7 @@ def _write_capsule(folder: Path, before: Checkpoint, step_input: StepInput, in_r
         skipped_in_row=in_row,
         keys=step_input.keys(before.step),
     )
-    write_checkpoint(folder / _STATE, before)
+    write_checkpoint(folder / _STATE, replace(before, **HostCopies().take(before.state)))
     write_text(folder / _FACTS, json.dumps(asdict(capsule), indent=2) + "\n")
     _log.warning("step %d can be replayed from %s", before.step, folder)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from dinomm_train.checkpoint import FOLDER, Checkpoint, clear_leftovers, save_checkpoint
 from dinomm_train.config import OutputConfig
 from dinomm_train.errors import TrainError
+from dinomm_train.shards import whole
 
 _LAST_S = 60.0
 
@@ -101,7 +102,9 @@ class CheckpointWriter:
 class HostCopies:
     """Copies nested tensors to host memory, each time into the same buffers.
 
-    Buffers of a GPU's tensors are pinned, so that all travel at once and are waited for once.
+    Those that ranks share out arrive whole, one after the other; the other ranks `contribute`
+    meanwhile. Buffers of a GPU's tensors are pinned, so that all travel at once and are waited for
+    once.
     """
 
     def __init__(self) -> None:
@@ -116,7 +119,8 @@ class HostCopies:
 
     def _copy(self, value: Any, place: tuple[object, ...]) -> Any:  # noqa: ANN401 (any plain value)
         if isinstance(value, Tensor):
-            return self._buffer(value, place).copy_(value.detach(), non_blocking=True)
+            source = whole(value.detach())
+            return self._buffer(source, place).copy_(source, non_blocking=True)
         if isinstance(value, Mapping):
             return {key: self._copy(one, (*place, key)) for key, one in value.items()}
         if isinstance(value, list | tuple):

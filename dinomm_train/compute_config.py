@@ -1,6 +1,10 @@
 """How the step is computed, which is not what it computes."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Sharding = Literal["none", "fsdp"]
+"""Whether each process holds both networks whole (DDP), or a share of each weight (FSDP2)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,6 +21,11 @@ class ComputeConfig:
 
     compile: bool = False
     """Whether blocks are compiled. Off: others found compiled training to learn less well."""
+
+    sharding: Sharding = "none"
+    """Whether processes share out weights, gradients and AdamW's state (`fsdp`) and gather them
+    block by block, or each holds all (`none`). For networks that do not fit: slower where they
+    do."""
 
     def __post_init__(self) -> None:
         if self.micro_batch < 0:

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
@@ -149,6 +150,13 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     total = values.clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def norms_over_ranks(norms: Float[Tensor, " tensor"]) -> Float[Tensor, " tensor"]:
+    """The Euclidean norms of tensors of which each rank gives the norm of its part."""
+    squares = norms.square()
+    dist.all_reduce(squares)
+    return squares.sqrt()
 
 
 def greatest_over_ranks(number: int, ranks: Ranks) -> int:

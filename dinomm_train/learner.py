@@ -1,7 +1,7 @@
 """One step of learning: both networks, the loss, the optimizer, and all that a checkpoint holds."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from dinomm_train.config import Precision, RunConfig
+from dinomm_train.config import ComputeConfig, Precision, RunConfig
 from dinomm_train.data.draws import Purpose, view_uniforms
 from dinomm_train.data.views import Views
 from dinomm_train.distributed import Ranks, mean_over_ranks
@@ -27,6 +27,7 @@ from dinomm_train.optim import (
     take_step,
 )
 from dinomm_train.schedules import StepValues
+from dinomm_train.shards import OwnWeights, load_whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,43 +45,55 @@ class StepReport:
 
 
 class Learner:
-    """Student, teacher, loss and optimizer of one rank; ranks that start alike stay alike."""
+    """Student, teacher, loss and optimizer of one rank; ranks that start alike stay alike.
+
+    Raises:
+        TrainError: the networks cannot be built, or not be shared out over the ranks as configured.
+    """
 
     def __init__(self, config: RunConfig, ranks: Ranks, *, channels: int) -> None:
+        require_shareable(config.compute, ranks.world)
         torch.manual_seed(config.sampling.seed)
         self.config = config
         self.ranks = ranks
-        self.networks = build_student_teacher(config, channels=channels).to(ranks.device)
+        self.half_precision = choose_half_precision(config.sampling.precision, ranks.device)
+        self.networks = build_student_teacher(config, channels=channels)
+        if config.compute.sharding == "fsdp":
+            from dinomm_train.models.fully_sharded import shard_networks
+
+            shard_networks(self.networks, ranks.device, half_precision=self.half_precision)
+        else:
+            self.networks.to(ranks.device)
         self.loss = DinoLoss(
             config.loss,
             prototypes=config.head.prototypes,
             global_count=config.views.crops.global_count,
         ).to(ranks.device)
-        self.optimizer = build_optimizer(self.networks.student, config.optim)
-        self._weights = list(self.networks.student.parameters())
-        self.average = MovingAverage(self.networks)
+        self._weights = OwnWeights(self.networks.student)
+        self.optimizer = build_optimizer(self._weights.named, config.optim)
+        followers = OwnWeights(self.networks.teacher).named
+        self.average = MovingAverage(followers.values(), self._weights.named.values())
         self.skipped_in_row, self.skipped_total = torch.zeros(
             2, dtype=torch.int64, device=ranks.device
         )
-        self.half_precision = choose_half_precision(config.sampling.precision, ranks.device)
-        self._student = _connect(self.networks.student, ranks)
+        self._student = _connect(self.networks.student, ranks, config.compute)
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
-        """All that changes from step to step."""
+        """All that changes from step to step, in the tensors of this rank: whole or shared out."""
         return {
             "student": self.networks.student.state_dict(),
             "teacher": self.networks.teacher.state_dict(),
             "loss": self.loss.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self._weights.state_of(self.optimizer),
             "skips": {"in_row": self.skipped_in_row, "total": self.skipped_total},
         }
 
     def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
-        """Go on from what `state_dict` gave."""
-        self.networks.student.load_state_dict(state["student"])
-        self.networks.teacher.load_state_dict(state["teacher"])
+        """Go on from what `state_dict` gave, its tensors whole."""
+        load_whole(self.networks.student, state["student"])
+        load_whole(self.networks.teacher, state["teacher"])
         self.loss.load_state_dict(state["loss"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(self._weights.part_of(self.optimizer, state["optimizer"]))
         self.skipped_in_row.copy_(state["skips"]["in_row"])
         self.skipped_total.copy_(state["skips"]["total"])
 
@@ -92,11 +105,16 @@ class Learner:
         """
         self._seed_global_state(step)
         set_step_values(self.optimizer, values)
-        self.optimizer.zero_grad()
+        self.networks.student.zero_grad()
         loss, teacher = self._accumulate(views, values.teacher_temperature)
         if values.last_layer_frozen:
             drop_gradients(self.networks.student.head.prototypes)
-        gradient_norm = clip_gradients(self._weights, self.config.optim)
+        self._weights.take_gradients()
+        gradient_norm = clip_gradients(
+            list(self._weights.named.values()),
+            self.config.optim,
+            are_parts=self._weights.are_parts,
+        )
         report = _agree(loss, gradient_norm)
         self._count(report.skipped)
         take_step(self.optimizer, report.skipped)
@@ -110,8 +128,9 @@ class Learner:
         """The loss of the batch, its gradients left with the weights, and the teacher's part of it.
 
         Samples go through `compute.micro_batch` at a time. The loss is a mean over samples, so
-        each part adds its share; ranks exchange gradients once, with the last part. The centre
-        used is that of the steps before, and what it moves to is of the whole batch.
+        each part adds its share. Ranks exchange gradients once, with the last part, or with each
+        where they share out the networks: a rank then never holds whole gradients. The centre used
+        is that of the steps before, and what it moves to is of the whole batch.
         """
         samples = len(views.key.sample_ids)
         parts = list(views.split(self.config.compute.micro_batch or samples))
@@ -179,9 +198,34 @@ def choose_half_precision(precision: Precision, device: torch.device) -> bool:
     return supported
 
 
-def _connect(student: Encoder, ranks: Ranks) -> Encoder | DistributedDataParallel:
+def require_shareable(config: ComputeConfig, world: int) -> None:
+    """Return nothing where so many ranks can share out the networks as configured.
+
+    Raises:
+        TrainError: they cannot.
+    """
+    if config.sharding == "fsdp" and config.compile:
+        raise TrainError(
+            "compute.sharding 'fsdp' gathers weights within blocks, which can then not be compiled "
+            "as one; give --set compute.compile=false, or --set compute.sharding=none"
+        )
+    if config.sharding == "fsdp" and world == 1:
+        raise TrainError(
+            "compute.sharding 'fsdp' shares the networks out over several processes, and there is "
+            "one; start it with torchrun or srun, or give --set compute.sharding=none"
+        )
+
+
+def without_sharding(config: RunConfig) -> RunConfig:
+    """The same run for a process on its own, which holds the networks whole."""
+    return replace(config, compute=replace(config.compute, sharding="none"))
+
+
+def _connect(
+    student: Encoder, ranks: Ranks, config: ComputeConfig
+) -> Encoder | DistributedDataParallel:
     """The student, its gradients averaged over the ranks where there are several."""
-    if ranks.world == 1:
+    if ranks.world == 1 or config.sharding == "fsdp":
         return student
     devices = None if ranks.device.type == "cpu" else [ranks.device]
     return DistributedDataParallel(student, device_ids=devices, gradient_as_bucket_view=True)

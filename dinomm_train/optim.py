@@ -1,6 +1,6 @@
 """AdamW over the student: what decays, what is clipped, and what is held still at first."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dinomm_train.config import OptimConfig
-from dinomm_train.models.student_teacher import StudentTeacher
+from dinomm_train.distributed import norms_over_ranks
 from dinomm_train.schedules import StepValues
 
 _NORM_FLOOR = 1e-6
@@ -17,13 +17,14 @@ _NORM_FLOOR = 1e-6
 _TOKENS = ("pos_embed", "cls_token", "reg_token")
 
 
-def build_optimizer(student: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+def build_optimizer(student: Mapping[str, nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
     """AdamW with two groups: weights that decay, then biases, norms and (by choice) tokens.
 
-    Learning rate and weight decay are set step by step with `set_step_values`.
+    The weights are given by their names in the network, or a rank's parts of them. Learning rate
+    and weight decay are set step by step with `set_step_values`.
     """
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-    for name, weights in student.named_parameters():
+    for name, weights in student.items():
         is_token = name.rpartition(".")[2] in _TOKENS
         decays = weights.ndim > 1 and (config.decay_tokens or not is_token)
         groups[0 if decays else 1].append(weights)
@@ -47,10 +48,16 @@ def drop_gradients(module: nn.Module) -> None:
         weights.grad = None
 
 
-def clip_gradients(parameters: Sequence[nn.Parameter], config: OptimConfig) -> Float[Tensor, ""]:
-    """The Euclidean norm of all gradients together, before they were clipped in place."""
+def clip_gradients(
+    parameters: Sequence[nn.Parameter], config: OptimConfig, *, are_parts: bool = False
+) -> Float[Tensor, ""]:
+    """The Euclidean norm of all gradients together, before they were clipped in place.
+
+    Where the parameters are a rank's parts of tensors (`are_parts`), norms are of the tensors.
+    """
     gradients = [weights.grad for weights in parameters if weights.grad is not None]
     norms = torch.stack(torch._foreach_norm(gradients))  # noqa: SLF001 (private by name only)
+    norms = norms_over_ranks(norms) if are_parts else norms
     total: Tensor = torch.linalg.vector_norm(norms)
     if not config.clip_norm:
         return total
@@ -78,9 +85,9 @@ class MovingAverage:
     pass over all weights gives the bits of `lerp` and can be skipped on the device.
     """
 
-    def __init__(self, networks: StudentTeacher) -> None:
-        self._teacher = list(networks.teacher.parameters())
-        self._student = [weights.detach() for weights in networks.student.parameters()]
+    def __init__(self, teacher: Iterable[nn.Parameter], student: Iterable[nn.Parameter]) -> None:
+        self._teacher = list(teacher)
+        self._student = [weights.detach() for weights in student]
         self._optimizer = torch.optim.SGD(
             self._teacher, weight_decay=1.0, maximize=True, fused=True
         )

@@ -17,7 +17,7 @@ from dinomm_train.data.stream import StoredBatch
 from dinomm_train.data.views import Views
 from dinomm_train.distributed import Ranks, choose_device
 from dinomm_train.errors import TrainError
-from dinomm_train.learner import Learner
+from dinomm_train.learner import Learner, without_sharding
 from dinomm_train.resume import restore_learner
 from dinomm_train.step_input import StepInput
 
@@ -70,7 +70,9 @@ def replay(folder: Path, dataset: StoredDataset, device: DeviceChoice) -> Replay
         )
     where = choose_device(device)
     learner = Learner(
-        before.config, Ranks(rank=0, world=1, device=where), channels=len(dataset.card.channels)
+        without_sharding(before.config),
+        Ranks(rank=0, world=1, device=where),
+        channels=len(dataset.card.channels),
     )
     for rank in range(capsule.world):
         share = Ranks(rank=rank, world=capsule.world, device=where)

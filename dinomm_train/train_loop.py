@@ -22,6 +22,7 @@ from dinomm_train.learner import Learner
 from dinomm_train.requeue import withdraw_requeue
 from dinomm_train.resume import require_same_run, require_same_step, restore_learner
 from dinomm_train.run_report import RunReport, Work, is_row_due, open_report
+from dinomm_train.shards import contribute
 from dinomm_train.step_input import StepInput
 from dinomm_train.stop_request import StopRequest
 
@@ -182,10 +183,12 @@ class TrainLoop:
         return self.step % every == 0
 
     def _save(self, writer: CheckpointWriter) -> None:
-        """Rank zero writes, while training goes on."""
+        """Rank zero writes, while training goes on; the others give it their parts."""
         checkpoint = self._checkpoint(self.step)
         if self.ranks.is_first:
             writer.save(checkpoint)
+        else:
+            contribute(checkpoint.state)
 
     def _checkpoint(self, step: int) -> Checkpoint:
         return Checkpoint(

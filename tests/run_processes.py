@@ -1,9 +1,10 @@
 """Real processes that run `dinomm-train`, without the seconds that importing torch takes each.
 
 One process imports once and forks for each command; a fork is a process of its own with its own
-signals, and runs what the command line runs.
+signals, and runs what the command line runs, or a function of a test.
 """
 
+import importlib
 import json
 import os
 import re
@@ -14,10 +15,11 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dinomm_train.config import RunConfig
 from dinomm_train.config_text import config_to_toml
@@ -91,15 +93,21 @@ class Forks:
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> Process:
         """The command, started with these variables beside those that are there."""
+        return self._start({"arguments": list(arguments)}, environment)
+
+    def call(self, function: Callable[[], None], environment: Mapping[str, str]) -> Process:
+        """A process that calls a module's function and ends with 0, with these variables."""
+        return self._start({"call": [function.__module__, function.__name__]}, environment)
+
+    def _start(self, what: Mapping[str, list[str]], environment: Mapping[str, str]) -> Process:
         self._count += 1
         output, errors = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
         request = {
-            "arguments": list(arguments),
             "environment": dict(environment),
             "output": str(output),
             "errors": str(errors),
         }
-        return Process(self._ask(request), output, errors, self)
+        return Process(self._ask({**request, **what}), output, errors, self)
 
     def poll(self, pid: int) -> int | None:
         """The exit code of a fork."""
@@ -129,7 +137,8 @@ def forks_in(folder: Path) -> Iterator[Forks]:
 
 def serve() -> None:
     """Answer requests until there are no more; what still runs then is killed."""
-    import dinomm_train.trainer  # noqa: F401 (the seconds that are saved)
+    import dinomm_train.models.fully_sharded  # (the seconds that are saved)
+    import dinomm_train.trainer  # noqa: F401
 
     running: set[int] = set()
     ended: dict[int, int] = {}
@@ -169,10 +178,8 @@ def _fork(request: Mapping[str, object]) -> int:
         if limit := os.environ.get("DINOMM_TEST_FILE_BYTES"):
             # A file that cannot grow is what a full disk looks like.
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
-        sys.argv = ["dinomm-train", *request["arguments"]]  # type: ignore[misc]
-        from dinomm_train.cli import main
-
-        main()
+        _run(request)
+        code = 0
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else 1
     except BaseException:  # noqa: BLE001 (it must not come back to the server's loop)
@@ -180,6 +187,17 @@ def _fork(request: Mapping[str, object]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _run(request: Mapping[str, Any]) -> None:
+    if "call" in request:
+        module, function = request["call"]
+        getattr(importlib.import_module(module), function)()
+        return
+    sys.argv = ["dinomm-train", *request["arguments"]]
+    from dinomm_train.cli import main
+
+    main()
 
 
 def pretrain_arguments(dataset: str | Path, run: Path, config: RunConfig, *more: str) -> list[str]:

@@ -14,7 +14,7 @@ from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.stream import ShardReader
 from dinomm_train.data.stream_terms import StreamTerms, require_room
 from dinomm_train.errors import TrainError
-from dinomm_train.learner import Learner, choose_half_precision
+from dinomm_train.learner import Learner, choose_half_precision, require_shareable
 
 _FLOAT_BYTES = 4
 
@@ -54,9 +54,10 @@ def check_shards(split: StoredSplit) -> Check:
 
 
 def check_batches(split: StoredSplit, config: RunConfig, ranks: int) -> Check:
-    """Whether ranks can share steps, and what an epoch leaves out."""
+    """Whether ranks can share steps (and networks), and what an epoch leaves out."""
 
     def look() -> str:
+        require_shareable(config.compute, ranks)
         order = SampleOrder.of(split, config.sampling)
         terms = StreamTerms.of(split, order, world=ranks, epochs=config.schedule.epochs)
         return "; ".join(terms.lines())

@@ -26,7 +26,7 @@ from dinomm_train.doctor.checks import (
 )
 from dinomm_train.doctor.rates import forget_shards, matmul_flops_per_s, read_rate, repeated_rate
 from dinomm_train.flops import training_flops_per_image
-from dinomm_train.learner import Learner
+from dinomm_train.learner import Learner, without_sharding
 from dinomm_train.schedules import step_values
 
 _CPU_BATCH = 8
@@ -147,7 +147,9 @@ def examine(dataset: StoredDataset, config: RunConfig, wanted: ExamineConfig) ->
     if not all(check.is_good for check in checks):
         return Diagnosis(checks=checks)
     learner = Learner(
-        config, Ranks(rank=0, world=1, device=device), channels=len(dataset.card.channels)
+        without_sharding(config),
+        Ranks(rank=0, world=1, device=device),
+        channels=len(dataset.card.channels),
     )
     options = replace(wanted.reading, pinned=device.type == "cuda")
     order = SampleOrder.of(split, config.sampling)

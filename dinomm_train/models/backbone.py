@@ -14,9 +14,10 @@ from dinomm_train.config import ComputeConfig, ModelConfig, PositionResampling
 from dinomm_train.errors import TrainError
 from dinomm_train.models.stochastic_depth import branch_factors, drop_rates
 from dinomm_train.models.token_stream import (
-    BlockStep,
+    BlockSteps,
     can_stream,
     class_features,
+    end_stream,
     stream_block,
 )
 
@@ -34,7 +35,8 @@ class Backbone(nn.Module):
         self.streams = can_stream(vit)
         """Whether crops of all sizes go through the blocks together."""
         self._rates = drop_rates(vit) if self.streams else np.zeros(0)
-        self._run_block: BlockStep = stream_block
+        self.block_steps = BlockSteps(stream_block, end_stream)
+        """How crops that go together get through the blocks."""
         self._recomputes = False
         if table_resampling == "published":
             _require_published_table(vit, streams=self.streams)
@@ -52,9 +54,8 @@ class Backbone(nn.Module):
     def compute_as(self, config: ComputeConfig) -> None:
         """Compile blocks and recompute activations as configured."""
         self._recomputes = config.checkpoint_activations
-        self._run_block = (
-            torch.compile(stream_block, dynamic=False) if config.compile else stream_block
-        )
+        through = torch.compile(stream_block, dynamic=False) if config.compile else stream_block
+        self.block_steps = BlockSteps(through, end_stream)
         if not self.streams:
             self.vit.set_grad_checkpointing(config.checkpoint_activations)
 
@@ -86,7 +87,7 @@ class Backbone(nn.Module):
         tokens = [self.embed(crops) for crops in crops_by_size]
         factors = self._branch_factors(depth_uniforms, tokens) if self.training else None
         return class_features(
-            self.vit, tokens, factors, run_block=self._run_block, recompute=self._recomputes
+            self.vit, tokens, factors, steps=self.block_steps, recompute=self._recomputes
         )
 
     def _branch_factors(

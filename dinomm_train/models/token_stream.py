@@ -8,6 +8,7 @@ Weights stay where timm keeps them.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,12 @@ _WeightAndBias = tuple[Tensor, Tensor | None]
 BlockStep = Callable[[Block, Tensor, Shapes, tuple[Tensor, Tensor] | None], Tensor]
 """What brings the stream through one block."""
 
+Mix = Callable[[Attention, Tensor, Shapes], Tensor]
+"""What attention makes of normalized tokens: `mix_tokens` or `mix_class_tokens`."""
+
+LastStep = Callable[[Block, Tensor, Shapes, Tensor | None], Tensor]
+"""What makes class tokens of the stream in the last block."""
+
 
 def can_stream(vit: VisionTransformer) -> bool:
     """Whether this network is one whose blocks are known here, and which reads its class token."""
@@ -41,12 +48,19 @@ def _is_plain(block: nn.Module) -> bool:
     return getattr(block.attn, "gate", None) is None
 
 
+class BlockSteps(NamedTuple):
+    """How tokens get through the blocks: by `stream_block` and `end_stream`, in some way."""
+
+    through: BlockStep
+    last: LastStep
+
+
 def class_features(
     vit: VisionTransformer,
     tokens_by_size: Sequence[Float[Tensor, "_ _ feature"]],
     branch_factors: Float[Tensor, "branch crop"] | None,
     *,
-    run_block: BlockStep,
+    steps: BlockSteps,
     recompute: bool,
 ) -> Float[Tensor, "crop feature"]:
     """The normalized class token of each crop after all blocks.
@@ -56,32 +70,22 @@ def class_features(
         tokens_by_size: Embedded tokens of the crops of each size, class token first.
         branch_factors: What each crop's two residual branches of each block are multiplied by
             (stochastic depth); None for one.
-        run_block: `stream_block`, compiled or not.
+        steps: What to do in blocks.
         recompute: Whether to compute blocks anew for the backward pass instead of storing them.
     """
     shapes = tuple((len(tokens), tokens.shape[1]) for tokens in tokens_by_size)
     stream = torch.cat([tokens.flatten(0, 1) for tokens in tokens_by_size])[None]
-    run = partial(checkpoint, run_block, use_reentrant=False) if recompute else run_block
+    run = partial(checkpoint, steps.through, use_reentrant=False) if recompute else steps.through
     *blocks, last = (block for block in vit.blocks if isinstance(block, Block))
     *pairs, last_pair = _factor_pairs(branch_factors, len(vit.blocks))
     for block, pair in zip(blocks, pairs, strict=True):
         stream = run(block, stream, shapes, _per_token(pair, shapes))
-    normalized: Tensor = vit.norm(_last_block(last, stream, shapes, last_pair))
+    normalized: Tensor = vit.norm(steps.last(last, stream, shapes, last_pair))
     features: Tensor = vit.forward_head(normalized.transpose(0, 1))
     return features
 
 
-def stream_block(
-    block: Block, stream: Stream, shapes: Shapes, factors: tuple[Tensor, Tensor] | None
-) -> Stream:
-    """The stream after one of timm's plain blocks."""
-    first, second = factors or (None, None)
-    mixed = _mix_tokens(_attention(block), block.norm1(stream), shapes)
-    stream = _add(stream, block.ls1(mixed), first)
-    return _add(stream, block.ls2(block.mlp(block.norm2(stream))), second)
-
-
-def _mix_tokens(attention: Attention, tokens: Stream, shapes: Shapes) -> Stream:
+def mix_tokens(attention: Attention, tokens: Stream, shapes: Shapes) -> Stream:
     """Attention within each crop."""
     projected = attention.qkv(tokens)[0]
     parts = torch.split(projected, [crops * length for crops, length in shapes])
@@ -92,18 +96,7 @@ def _mix_tokens(attention: Attention, tokens: Stream, shapes: Shapes) -> Stream:
     return _leave(attention, torch.cat(mixed))
 
 
-def _last_block(
-    block: Block, stream: Stream, shapes: Shapes, factors: Float[Tensor, "2 crop"] | None
-) -> Float[Tensor, "1 crop feature"]:
-    """The class tokens after the last block."""
-    first, second = (None, None) if factors is None else factors[:, :, None]
-    normalized = block.norm1(stream)
-    mixed = _mix_class_tokens(_attention(block), normalized, shapes)
-    classes = _add(_class_rows(stream, shapes)[None], block.ls1(mixed), first)
-    return _add(classes, block.ls2(block.mlp(block.norm2(classes))), second)
-
-
-def _mix_class_tokens(attention: Attention, tokens: Stream, shapes: Shapes) -> Stream:
+def mix_class_tokens(attention: Attention, tokens: Stream, shapes: Shapes) -> Stream:
     """Attention of each crop's class token to all of the crop."""
     of_queries, of_others = _split_projection(attention.qkv)
     queries = linear(_class_rows(tokens, shapes), *of_queries)
@@ -118,6 +111,37 @@ def _mix_class_tokens(attention: Attention, tokens: Stream, shapes: Shapes) -> S
         )
     ]
     return _leave(attention, torch.cat(mixed))
+
+
+def stream_block(
+    block: Block,
+    stream: Stream,
+    shapes: Shapes,
+    factors: tuple[Tensor, Tensor] | None,
+    *,
+    mix: Mix = mix_tokens,
+) -> Stream:
+    """The stream after one of timm's plain blocks."""
+    first, second = factors or (None, None)
+    mixed = mix(_attention(block), block.norm1(stream), shapes)
+    stream = _add(stream, block.ls1(mixed), first)
+    return _add(stream, block.ls2(block.mlp(block.norm2(stream))), second)
+
+
+def end_stream(
+    block: Block,
+    stream: Stream,
+    shapes: Shapes,
+    factors: Float[Tensor, "2 crop"] | None,
+    *,
+    mix: Mix = mix_class_tokens,
+) -> Float[Tensor, "1 crop feature"]:
+    """The class tokens after the last of timm's plain blocks."""
+    first, second = (None, None) if factors is None else factors[:, :, None]
+    normalized = block.norm1(stream)
+    mixed = mix(_attention(block), normalized, shapes)
+    classes = _add(_class_rows(stream, shapes)[None], block.ls1(mixed), first)
+    return _add(classes, block.ls2(block.mlp(block.norm2(classes))), second)
 
 
 def _split_projection(qkv: nn.Linear) -> tuple[_WeightAndBias, _WeightAndBias]:

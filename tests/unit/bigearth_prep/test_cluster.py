@@ -101,13 +101,14 @@ def test_an_exception_that_no_other_process_can_read_ends_the_tasks_with_one_mes
 def test_a_task_whose_worker_dies_is_given_up_at_the_sixth_death_that_dask_tells_of(
     deaths: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result_of, told = Future.result, []
+    result_of = Future.result
+    told: list[str] = []
 
-    def deadly(future: Future) -> object:
+    def deadly(future: "Future[int]") -> object:
         if len(told) == deaths:
             return result_of(future)
         told.append(future.key)
-        raise KilledWorker(future.key, None, 0)
+        raise KilledWorker(future.key, None, 0)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Future, "result", deadly)
     if deaths == 5:

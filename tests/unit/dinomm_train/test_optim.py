@@ -41,7 +41,8 @@ def tiny_student() -> Encoder:
 @pytest.mark.parametrize("decay_tokens", [False, True])
 def test_biases_and_norms_do_not_decay_and_tokens_do_by_choice(*, decay_tokens: bool) -> None:
     student = tiny_student()
-    optimizer = build_optimizer(student, OptimConfig(decay_tokens=decay_tokens))
+    weights_by_name = dict(student.named_parameters())
+    optimizer = build_optimizer(weights_by_name, OptimConfig(decay_tokens=decay_tokens))
     set_step_values(optimizer, VALUES)
     decay_of = {
         id(weights): group["weight_decay"]
@@ -98,7 +99,7 @@ def test_a_clip_norm_of_zero_leaves_gradients_alone() -> None:
 
 def test_a_layer_without_gradients_neither_moves_nor_decays() -> None:
     student = tiny_student()
-    optimizer = build_optimizer(student, OptimConfig())
+    optimizer = build_optimizer(dict(student.named_parameters()), OptimConfig())
     set_step_values(optimizer, replace(VALUES, lr=0.1))
     give_gradients(student)
     drop_gradients(student.head.prototypes)
@@ -111,7 +112,7 @@ def test_a_layer_without_gradients_neither_moves_nor_decays() -> None:
 
 def test_the_teacher_becomes_momentum_times_itself_plus_the_rest_of_the_student() -> None:
     pair = StudentTeacher(tiny_student())
-    average = MovingAverage(pair)
+    average = MovingAverage(pair.teacher.parameters(), pair.student.parameters())
     for momentum in (0.9, 0.996):
         before = [weights.detach().numpy().copy() for weights in pair.teacher.parameters()]
         with torch.no_grad():
@@ -126,7 +127,7 @@ def test_the_teacher_becomes_momentum_times_itself_plus_the_rest_of_the_student(
 
 def test_a_skipped_average_leaves_the_teacher_alone() -> None:
     pair = StudentTeacher(tiny_student())
-    average = MovingAverage(pair)
+    average = MovingAverage(pair.teacher.parameters(), pair.student.parameters())
     before = [weights.detach().clone() for weights in pair.teacher.parameters()]
     with torch.no_grad():
         for weights in pair.student.parameters():
@@ -138,7 +139,7 @@ def test_a_skipped_average_leaves_the_teacher_alone() -> None:
 
 def test_fused_adamw_gives_the_plain_equations_weights() -> None:
     student = tiny_student()
-    optimizer = build_optimizer(student, OptimConfig())
+    optimizer = build_optimizer(dict(student.named_parameters()), OptimConfig())
     set_step_values(optimizer, VALUES)
     decays = {
         id(weights): group["weight_decay"]
