@@ -102,7 +102,7 @@ def test_a_task_whose_worker_dies_is_given_up_at_the_sixth_death_that_dask_tells
     deaths: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result_of = Future.result
-    told: list[str] = []
+    told: list[object] = []
 
     def deadly(future: "Future[int]") -> object:
         if len(told) == deaths:
