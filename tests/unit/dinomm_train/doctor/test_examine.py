@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from dinomm_train.config import (
+    ComputeConfig,
     CropConfig,
     HeadConfig,
     ModelConfig,
@@ -108,6 +109,15 @@ def test_ranks_that_cannot_share_a_step_are_found(dataset: StoredDataset) -> Non
     bad = [check for check in found.checks if not check.is_good]
     assert [check.name for check in bad] == ["batches"]
     assert "8 cannot be shared evenly by 3" in bad[0].finding
+
+
+def test_sharing_out_the_networks_needs_several_ranks_and_is_measured_by_one(
+    dataset: StoredDataset,
+) -> None:
+    sharing = replace(TINY, compute=ComputeConfig(sharding="fsdp"))
+    (bad,) = (one for one in examine(dataset, sharing, QUICK).checks if not one.is_good)
+    assert "compute.sharding 'fsdp' shares the networks out over several" in bad.finding
+    assert examine(dataset, sharing, replace(QUICK, ranks=2)).is_healthy
 
 
 def test_a_disk_too_small_for_the_checkpoints_is_found(
