@@ -80,6 +80,8 @@ def _shard(module: nn.Module, mesh: DeviceMesh, *, in_bf16: bool) -> None:
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if in_bf16 else None,
         reduce_dtype=torch.float32,
+        # Autocast does, for each linear layer by itself, so that gradients add up in float32.
+        cast_forward_inputs=False,
     )
     # The outermost modules let go of what they gathered too: else the teacher, which has no
     # backward pass, would go on with weights gathered steps ago.
