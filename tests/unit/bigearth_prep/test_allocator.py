@@ -1,8 +1,13 @@
 """Freed memory stays with the process, whatever Dask has set for its workers."""
 
+import ctypes
 import os
 import subprocess
 import sys
+
+import pytest
+
+from bigearth_prep.allocator import keep_freed_memory
 
 _FAULTS_OF_PATCHES = """
 import resource, sys, threading
@@ -37,3 +42,8 @@ def _page_faults(how: str) -> int:
 def test_arrays_of_patches_take_pages_once() -> None:
     assert _page_faults("given back") > 100 * 100
     assert _page_faults("kept") < 100
+
+
+def test_a_system_without_glibc_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    keep_freed_memory.__wrapped__()
