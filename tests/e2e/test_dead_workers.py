@@ -77,7 +77,7 @@ def environment(tmp_path: Path, whole: Path) -> dict[str, str]:
         "FAULT_TIMES": "0",
         "FAULT_HOW": "die",
         "FAULT_DEATHS": str(tmp_path / "deaths"),
-        # As if it took long to start a worker again.
+        # Dask would give a worker up before it is there again, as on a busy machine after 15 s.
         "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "100ms",
     }
 

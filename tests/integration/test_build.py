@@ -416,7 +416,7 @@ def test_a_new_start_counts_tries_anew_and_says_where_the_last_one_died(
 ) -> None:
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "forget_tries", lambda _: sys.exit())
+        patch.setattr(pipeline, "open_cluster", lambda _: sys.exit())
         with pytest.raises(SystemExit):
             build(v2_archive, out, statistics=statistics)
     keys = pq.ParquetFile(out / ".build" / "plan.parquet").read_row_group(1).column("key")
