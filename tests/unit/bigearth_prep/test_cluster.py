@@ -1,5 +1,6 @@
 """Where work runs: one place, and a clear word when it cannot."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,19 +82,15 @@ def results_on_threads(workers: int, function: Callable[[int], int]) -> list[int
         waiting.shutdown()
 
 
-class UnreadableError(Exception):
-    """Becomes no exception where another process reads it."""
-
-    def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        return str, ("no exception",)
-
-
 def fail_unreadably(task: int) -> int:
-    raise UnreadableError(f"task {task} broke")
+    """Raises with a traceback that cannot be sent, which Dask's client stumbles over."""
+    space = {"__file__": threading.Lock(), "task": task}
+    exec("def fail():\n    raise ValueError(f'task {task} broke')\nfail()", space)
+    return task
 
 
-def test_an_exception_that_no_other_process_can_read_ends_the_tasks_with_one_message() -> None:
-    with pytest.raises(PrepError, match=r"fail_unreadably failed .*UnreadableError: task 1 broke"):
+def test_an_exception_that_cannot_be_sent_ends_the_tasks_with_one_message() -> None:
+    with pytest.raises(PrepError, match=r"fail_unreadably failed .*ValueError: task 1 broke"):
         results_on_threads(1, fail_unreadably)
 
 
