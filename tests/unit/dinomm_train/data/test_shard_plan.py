@@ -34,6 +34,7 @@ def cards(count: int) -> tuple[ShardCard, ...]:
     )
 
 
+@settings(deadline=None)
 @given(
     counts=counts_of_shards,
     batch=st.integers(1, 9),
