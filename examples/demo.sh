@@ -41,4 +41,4 @@ echo "pictures: $out/patches.png $out/scores/scores.png $out/scores/attention.pn
 echo "scores:   $out/scores/scores.md"
 echo "curves:   tensorboard --logdir $out/run/tensorboard"
 
-python "$(dirname "$0")/beats_untrained.py" "$out/scores/scores.json"
+python "$(dirname "$0")/keeps_order.py" "$out/scores/scores.json" random,checkpoint

@@ -1,0 +1,70 @@
+"""The demo's last word: every claim about its scores is checked, and a broken one is named."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "keeps_order.py"
+
+ORDER = "random,statistics,checkpoint,supervised"
+
+Scores = dict[tuple[str, str], float]
+
+KEPT: Scores = {
+    (sensors, network): base + step
+    for sensors, base in (("s1", 0.40), ("s2", 0.45), ("s1+s2", 0.50))
+    for network, step in (
+        ("random", 0.0),
+        ("statistics", 0.05),
+        ("checkpoint", 0.10),
+        ("supervised", 0.15),
+    )
+}
+
+
+def _row(sensors: str, network: str, score: float) -> dict[str, object]:
+    interval = {"mean": score, "spread": None, "low": score - 0.02, "high": score + 0.02}
+    return {
+        "sensors": sensors,
+        "network": network,
+        "micro_ap": score,
+        "macro_ap": score - 0.1,
+        "estimates": {"micro_ap": interval},
+    }
+
+
+def _verdict(scores: Scores, folder: Path) -> tuple[int, str]:
+    path = folder / "scores.json"
+    rows = [_row(sensors, network, score) for (sensors, network), score in scores.items()]
+    path.write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    command = [sys.executable, str(SCRIPT), str(path), ORDER]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+def test_scores_in_order_pass(tmp_path: Path) -> None:
+    code, said = _verdict(KEPT, tmp_path)
+    assert code == 0
+    assert "FAILS" not in said
+
+
+@pytest.mark.parametrize(
+    ("changed", "score", "failing"),
+    [
+        (("s1", "statistics"), 0.39, "random 40.0 < statistics 39.0"),
+        # Above, but not further than chance over test patches reaches.
+        (("s2", "checkpoint"), 0.51, "statistics 50.0 < checkpoint 51.0"),
+        (("s1+s2", "supervised"), 0.55, "checkpoint 60.0 < supervised 55.0"),
+        (("s2", "random"), 0.54, "pretraining gains 1.0 micro"),
+        (("s1+s2", "checkpoint"), 0.54, "both sensors 54.0, the better single one 55.0"),
+    ],
+)
+def test_a_claim_that_fails_is_named(
+    changed: tuple[str, str], score: float, failing: str, tmp_path: Path
+) -> None:
+    code, said = _verdict(KEPT | {changed: score}, tmp_path)
+    assert code == 1
+    assert any(line.startswith("FAILS") and failing in line for line in said.splitlines())
