@@ -1,8 +1,9 @@
 """What a second worker brings, and how much memory one takes at the default shard size.
 
-The same shards are made by a cluster of one worker and by one of two, each up alone, in turns; the
-speed-up is that of the clock. It needs two free cores, and every shard is full and their number
-even, for a shard too many would leave one worker idle: 12 of 64 MB, a quarter of the default size.
+The same shards are made by a cluster of one worker and by one of two, in turns, and the speed-up is
+the median ratio of one turn to the next by the clock. It needs two free cores, and every shard is
+full and their number even, for a shard too many would leave one worker idle: 12 of 64 MB, a quarter
+of the default size.
 Peak memory (VmHWM) is that of a new worker that has made full shards of 256 MB, of either format
 and of native values, which take the most. Exit 1 beyond a bar.
 """
@@ -32,7 +33,6 @@ from bigearth_prep.synthetic.archive import ArchiveConfig, write_archive
 _SPEED_UP, _MOST_GIB = 1.8, 1.0
 _SHARDS, _SHARD_MB = 12, 64.0
 _PAIRS_OF_SHARD = 312
-_TURNS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Turn:
 def main() -> int:
     """Measure both and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=11)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="prep-scaling-") as name:
         archive = Path(name) / "archive"
@@ -76,29 +76,27 @@ def main() -> int:
 def scaling(archive: Path, out: Path, rounds: int) -> float:
     """The median speed-up of a second worker, by the clock."""
     speed_ups = []
-    for _ in range(rounds):
-        alone, both = (typical_turn(archive, out, workers) for workers in (1, 2))
-        speed_ups.append(alone.wall_s / both.wall_s)
-        print(
-            f"{_SHARDS} shards of {_SHARD_MB:g} MB: {alone.wall_s:.2f} s, with a second worker "
-            f"{both.wall_s:.2f} s; CPU time {alone.workers_cpu_s:.2f} and {both.workers_cpu_s:.2f}"
-            f" s, scheduler and client {1e3 * both.own_cpu_s / _SHARDS:.0f} ms a shard"
-        )
+    with (
+        open_cluster(ClusterConfig(workers=1)) as one,
+        open_cluster(ClusterConfig(workers=2)) as two,
+    ):
+        for run in (one, two):
+            take_turn(run, archive, out)
+        for _ in range(rounds):
+            alone, both = (take_turn(run, archive, out) for run in (one, two))
+            speed_ups.append(alone.wall_s / both.wall_s)
+            print(
+                f"{_SHARDS} shards of {_SHARD_MB:g} MB: {alone.wall_s:.2f} s, with a second worker "
+                f"{both.wall_s:.2f} s; CPU time {alone.workers_cpu_s:.2f} and "
+                f"{both.workers_cpu_s:.2f} s, scheduler and client "
+                f"{1e3 * both.own_cpu_s / _SHARDS:.0f} ms a shard"
+            )
     speed_up = statistics.median(speed_ups)
     print(
         f"a second worker: {speed_up:.2f} times as fast ({min(speed_ups):.2f} to "
         f"{max(speed_ups):.2f}), at least {_SPEED_UP:g}; load {os.getloadavg()[0]:.1f}"
     )
     return speed_up
-
-
-def typical_turn(archive: Path, out: Path, workers: int) -> Turn:
-    """The turn of median time of a new cluster that has warmed up."""
-    with open_cluster(ClusterConfig(workers=workers)) as run:
-        turns = [
-            take_turn(run, tasks_for(archive, out, shard_mb=_SHARD_MB)) for _ in range(1 + _TURNS)
-        ]
-    return sorted(turns[1:], key=lambda turn: turn.wall_s)[_TURNS // 2]
 
 
 def peak_gib(archive: Path, out: Path, scheme: Scheme, shard_format: ShardFormat) -> float:
@@ -149,8 +147,9 @@ def write_mapping(archive: Path, path: Path) -> None:
     path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
-def take_turn(run: Runner, tasks: list[ShardTask]) -> Turn:
+def take_turn(run: Runner, archive: Path, out: Path) -> Turn:
     """Make all shards once."""
+    tasks = tasks_for(archive, out, shard_mb=_SHARD_MB)
     assert len(tasks) == _SHARDS, f"{len(tasks)} shards, not all of them full"
     start_s, start_cpu_s = time.perf_counter(), time.process_time()
     made = list(run(measured, tasks))

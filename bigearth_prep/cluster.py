@@ -124,6 +124,7 @@ def _local_cluster(workers: int, report: Path | None) -> Iterator[Runner]:
 
     with (
         dask.config.set(_FEW_LONG_TASKS | _WORKERS_COME_BACK),
+        dask.config.set({"distributed.worker.profile.enabled": report is not None}),
         tempfile.TemporaryDirectory(prefix="bigearth-prep-") as scratch,
         _start_workers(workers, scratch) as cluster,
         Client(cluster) as client,

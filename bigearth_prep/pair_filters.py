@@ -52,7 +52,7 @@ def drop_excluded(pairs: pa.Table, lists: Sequence[Path]) -> tuple[pa.Table, lis
         )
         mask = hit.to_numpy()
         rejected.append(rejected_rows(pairs, mask, _list_reason(path), f"listed in {path.name}"))
-        pairs = _flag_absent(pairs.filter(pc.invert(hit)), _list_reason(path))
+        pairs = _flag_absent(kept_rows(pairs, pc.invert(hit)), _list_reason(path))
     return pairs, rejected
 
 
@@ -84,7 +84,7 @@ def drop_unlabelled(pairs: pa.Table) -> tuple[pa.Table, list[pa.Table]]:
     empty = pc.fill_null(pc.equal(lengths, 0), False)  # noqa: FBT003
     why = "no label is among the 19 classes"
     dropped = rejected_rows(pairs, empty.to_numpy(), RejectReason.NO_LABEL, why)
-    return pairs.filter(pc.invert(empty)), [dropped]
+    return kept_rows(pairs, pc.invert(empty)), [dropped]
 
 
 def assign_splits(
@@ -116,7 +116,12 @@ def assign_splits(
     unlisted = pc.invert(listed).to_numpy()
     why = "no split lists it"
     dropped = rejected_rows(pairs, unlisted, RejectReason.NOT_IN_SPLIT, why)
-    return pairs.filter(listed), [dropped]
+    return kept_rows(pairs, listed), [dropped]
+
+
+def kept_rows(pairs: pa.Table, kept: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The pairs to keep; half a million of them are not copied where that is all."""
+    return pairs if pc.all(kept, min_count=0).as_py() else pairs.filter(kept)
 
 
 def rejected_rows(pairs: pa.Table, mask: np.ndarray, reason: RejectReason, detail: str) -> pa.Table:

@@ -19,6 +19,7 @@ from bigearth_prep.pair_filters import (
     assign_splits,
     drop_excluded,
     drop_unlabelled,
+    kept_rows,
     rejected_names,
     rejected_rows,
 )
@@ -171,7 +172,7 @@ def _find_in_archive(
     unnamed = RejectReason.NOT_IN_METADATA if tabled else RejectReason.MISSING_PARTNER
     why = "the tables do not name it" if tabled else "nothing names its partner"
     partner, pair = RejectReason.MISSING_PARTNER, RejectReason.MISSING_PAIR
-    return found.filter(pa.array(in_s2 & in_s1)), [
+    return kept_rows(found, pa.array(in_s2 & in_s1)), [
         rejected_rows(found, in_s2 & ~in_s1, partner, "the Sentinel-1 patch is not there"),
         rejected_rows(found, ~in_s2 & in_s1, partner, "the Sentinel-2 patch is not there"),
         rejected_rows(found, ~in_s2 & ~in_s1, pair, "neither patch is there"),
