@@ -37,11 +37,9 @@ _SAME_PACKAGE = (
 _FEW_LONG_TASKS = {
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "5s",
-    "distributed.scheduler.worker-saturation": 1.0,
 }
 """Dask's own settings are for many short tasks on many cores: it watches its event loops so
-closely that two cores lose a twentieth (idle, 11 % of one; 3 % so), and hands busy workers tasks
-ahead of time, while another may be idle at the end."""
+closely that two cores lose a twentieth (idle, 11 % of one; 3 % so)."""
 
 _WORKERS_COME_BACK = {
     "distributed.deploy.lost-worker-timeout": "365 days",
