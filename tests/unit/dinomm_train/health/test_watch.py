@@ -94,7 +94,7 @@ def test_without_labels_neighbours_are_not_scored_and_that_is_said(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "dinomm_train.data.index._multi_hot",
+        "dinomm_train.data.stored_split._multi_hot",
         lambda _, table, classes: np.zeros((len(table), len(classes)), dtype=np.uint8),
     )
     unlabelled = watch(folder)
