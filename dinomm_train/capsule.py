@@ -14,7 +14,7 @@ from bigearth_prep.whole_file import write_text
 from dinomm_train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from dinomm_train.checkpoint_writer import HostCopies
 from dinomm_train.errors import TrainError
-from dinomm_train.shards import contribute
+from dinomm_train.shared_weights import contribute
 from dinomm_train.step_input import StepInput
 
 FOLDER = "capsules"

@@ -14,7 +14,7 @@ from torch import Tensor
 from dinomm_train.checkpoint import FOLDER, Checkpoint, clear_leftovers, save_checkpoint
 from dinomm_train.config import OutputConfig
 from dinomm_train.errors import TrainError
-from dinomm_train.shards import whole
+from dinomm_train.shared_weights import whole
 
 _LAST_S = 60.0
 

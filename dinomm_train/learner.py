@@ -27,7 +27,7 @@ from dinomm_train.optim import (
     take_step,
 )
 from dinomm_train.schedules import StepValues
-from dinomm_train.shards import OwnWeights, load_whole
+from dinomm_train.shared_weights import OwnWeights, load_whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,7 @@ from dinomm_train.learner import Learner
 from dinomm_train.requeue import withdraw_requeue
 from dinomm_train.resume import require_same_run, require_same_step, restore_learner
 from dinomm_train.run_report import RunReport, Work, is_row_due, open_report
-from dinomm_train.shards import contribute
+from dinomm_train.shared_weights import contribute
 from dinomm_train.step_input import StepInput
 from dinomm_train.stop_request import StopRequest
 

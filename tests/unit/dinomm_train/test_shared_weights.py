@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from dinomm_train.shards import OwnWeights, load_whole, share_out, whole
+from dinomm_train.shared_weights import OwnWeights, load_whole, share_out, whole
 
 RANK, WORLD = 1, 3
 
