@@ -291,6 +291,18 @@ def test_a_source_disk_that_goes_away_stops_the_build_instead_of_rejecting_every
     assert rejected(tmp_path / "out") == []
 
 
+def test_shards_and_counts_keep_the_memory_that_patches_free(
+    v2_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr(shard_task, "keep_freed_memory", lambda: kept.append(True))
+    build(v2_archive, tmp_path / "out")
+    shards = len(list((tmp_path / "out").rglob("*.tar")))
+    assert len(kept) == shards > 0
+    pipeline.archive_statistics(request(v2_archive), tmp_path / "s", ClusterConfig(workers=0))
+    assert len(kept) > shards
+
+
 def test_statistics_never_come_from_an_earlier_count(v2_archive: Path, tmp_path: Path) -> None:
     out, one_process = tmp_path / "stats.json", ClusterConfig(workers=0)
     bands = select_bands(["B02", "VV"])
