@@ -213,17 +213,15 @@ def _rows_to_look_at(evaluation: Evaluation) -> list[MatrixRow]:
 
 
 def _checkpoint_rows(evaluation: Evaluation) -> list[MatrixRow]:
-    """The evaluated network's rows of its last protocol, most labels, same sensors throughout."""
+    """The checkpoint's rows, or the last network's: one protocol, most labels, same sensors."""
     rows = [row for row in evaluation.rows if row.key.sensors.train == row.key.sensors.test]
-    own = [row for row in rows if row.key.network == CHECKPOINT] or rows
-    network, most = own[-1].key.network, max(row.key.fraction for row in own)
+    networks = [row.key.network for row in rows]
+    network = CHECKPOINT if CHECKPOINT in networks else networks[-1]
+    own = [row for row in rows if row.key.network == network]
+    most = max(row.key.fraction for row in own)
     protocols = [row.key.protocol for row in own]
     protocol = "linear" if "linear" in protocols else protocols[-1]
-    return [
-        row
-        for row in own
-        if (row.key.network, row.key.fraction, row.key.protocol) == (network, most, protocol)
-    ]
+    return [row for row in own if (row.key.fraction, row.key.protocol) == (most, protocol)]
 
 
 def _shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
@@ -61,3 +63,26 @@ def test_groups_show_the_checkpoint_under_each_sensor_set() -> None:
     (panel,) = figure.axes
     assert [line.get_label() for line in panel.get_lines()] == ["s1", "s1+s2"]
     assert [text.get_text() for text in panel.get_xticklabels()] == ["winter (15)", "summer (25)"]
+
+
+def test_without_a_checkpoint_the_last_network_is_shown_by_its_own_protocol() -> None:
+    evaluation = make_evaluation()
+    rows = {
+        (row.key.network, row.key.protocol, str(row.key.sensors), row.key.fraction): row
+        for row in evaluation.rows
+    }
+    untrained = [row for (network, *_), row in rows.items() if network == "random"]
+    trained = [
+        replace(row, key=replace(row.key, network="supervised", protocol="finetune"))
+        for (network, protocol, *_), row in rows.items()
+        if (network, protocol) == ("checkpoint", "linear")
+    ]
+    changed = replace(evaluation, rows=tuple(untrained + trained))
+    figure = draw_classes(changed)
+    assert figure.axes[0].get_title().startswith("s1+s2, finetune")
+    expected = [100 * one.ap for one in rows["checkpoint", "linear", "s1+s2", 1.0].classes if one.ap]
+    assert sorted(bar.get_width() for bar in bars(figure.axes[0])) == pytest.approx(
+        sorted(expected)
+    )
+    (panel,) = draw_groups(changed).axes
+    assert [line.get_label() for line in panel.get_lines()] == ["s1", "s1+s2"]
