@@ -80,7 +80,9 @@ def test_without_a_checkpoint_the_last_network_is_shown_by_its_own_protocol() ->
     changed = replace(evaluation, rows=tuple(untrained + trained))
     figure = draw_classes(changed)
     assert figure.axes[0].get_title().startswith("s1+s2, finetune")
-    expected = [100 * one.ap for one in rows["checkpoint", "linear", "s1+s2", 1.0].classes if one.ap]
+    expected = [
+        100 * one.ap for one in rows["checkpoint", "linear", "s1+s2", 1.0].classes if one.ap
+    ]
     assert sorted(bar.get_width() for bar in bars(figure.axes[0])) == pytest.approx(
         sorted(expected)
     )
