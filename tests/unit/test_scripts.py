@@ -1,5 +1,6 @@
 """Shell scripts and the Dockerfile pass their linters; the job scripts keep what they rely on."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def test_the_definition_installs_by_the_steps_of_the_dockerfile(target: str) -> 
     definition = (ROOT / "docker" / f"{target}.def").read_text()
     dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
     base = dockerfile.split("ARG BASE=docker.io/library/")[1].split("\n")[0]
+    assert re.fullmatch("python@sha256:[0-9a-f]{64}", base)
     assert f"From: {base}\n" in definition
     for step in ("system", f"dependencies {target}", "package"):
         assert f"install.sh {step}" in definition
