@@ -8,10 +8,11 @@ READY := $(VENV)/.ready
 # Images that `make image-check` builds and tries.
 IMAGES ?= prep train
 
-.PHONY: help setup demo test test-slow test-cluster test-all check bench docs image-check clean
+.PHONY: help setup demo demo-long test test-slow test-cluster test-all check bench docs image-check clean
 
 help:
 	@echo "make demo       archive, shards, pretraining and scores, made up and small: about 10 minutes"
+	@echo "make demo-long  the same with more patches and steps, beside full supervision: under an hour"
 	@echo "make test       style checks and the tests, under 10 minutes"
 	@echo "make test-all   the same, then the long tests, those on a Slurm, the pages and the demo"
 	@echo "make check      ruff, mypy and import contracts alone"
@@ -31,6 +32,9 @@ $(READY): pyproject.toml
 
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
+
+demo-long: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo-long long
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -64,4 +68,4 @@ image-check: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python docker/image_check.py $(IMAGES)
 
 clean:
-	rm -rf demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf demo demo-long build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
