@@ -160,8 +160,9 @@ def storage_options(command: Command) -> Command:
         ),
         click.option(
             "--stats",
-            help="published, compute (from the train split) or a JSON file; "
-            "by default published, and compute for percentile and with --pairs.",
+            help="published, compute (from the train split), a file of `stats`, or a dataset.json "
+            "to normalize as that dataset; by default published, and compute for percentile and "
+            "with --pairs.",
         ),
         click.option("--dtype", help="Stored type, where the scheme leaves a choice."),
         click.option(

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from bigearth_prep.bands import Band
-from bigearth_prep.card import BandParameters, Scheme
+from bigearth_prep.card import BandParameters, NormalizationCard, Scheme
 from bigearth_prep.errors import PrepError
-from bigearth_prep.statistics import BandStatistics
+from bigearth_prep.statistics import BandStatistics, StatisticsTable
 
 STRETCH_STDS = 2.0
 """`paper` maps mean - 2 std ... mean + 2 std onto 0 ... 255."""
@@ -98,6 +98,22 @@ def parameters_of(scheme: Scheme, statistics: BandStatistics, *, band: str) -> B
     if not upper > lower:
         raise PrepError(f"{band} has no range of values ({lower:g} to {upper:g}); leave it out")
     return BandParameters(mean=mean, std=std, lower=lower, upper=upper)
+
+
+def statistics_of(normalization: NormalizationCard) -> StatisticsTable:
+    """What a dataset was normalized with; its scheme makes the same parameters of it again."""
+    is_stretched = normalization.scheme == "percentile"
+    bands = {
+        name: BandStatistics(
+            mean=band.mean,
+            std=band.std,
+            percentiles=dict(zip(STRETCH_PERCENTILES, (band.lower, band.upper), strict=True))
+            if is_stretched
+            else None,
+        )
+        for name, band in normalization.parameters.items()
+    }
+    return StatisticsTable(source=normalization.source, bands=bands)
 
 
 def encode(

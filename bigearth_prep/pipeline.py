@@ -16,7 +16,7 @@ from bigearth_prep.card import CARD_NAME, REJECTED_NAME, DatasetCard, ShardCard,
 from bigearth_prep.cluster import ClusterConfig, Runner, open_cluster
 from bigearth_prep.errors import PrepError
 from bigearth_prep.manifest import read_manifest, write_tables
-from bigearth_prep.normalize import parameters_of
+from bigearth_prep.normalize import parameters_of, statistics_of
 from bigearth_prep.output_folder import BuildRequest, claim_folder, publish_folder
 from bigearth_prep.patch import RejectReason
 from bigearth_prep.plan import BuildConfig, BuildPlan, plan_build
@@ -143,6 +143,8 @@ def _statistics(folder: Path, config: BuildConfig, plan: BuildPlan, run: Runner)
         table = published_statistics("dino-mm" if is_paper else plan.pairs.published_origin)
     elif source == "compute":
         table = _computed_statistics(folder, config, plan, run)
+    elif source.name == CARD_NAME:
+        table = statistics_of(read_card(source.parent).normalization)
     else:
         table = read_statistics(source)
     require_bands(table, config.bands)

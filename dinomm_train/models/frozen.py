@@ -131,8 +131,8 @@ def require_same_input(frozen: FrozenBackbone, card: DatasetCard, dataset: str) 
     if differences:
         raise TrainError(
             f"{dataset} does not hold what {frozen.origin} was trained on: "
-            f"{_first_few(differences, '; ')}; build shards with the same --bands, --normalize "
-            "and --stats as the training dataset's card records"
+            f"{_first_few(differences, '; ')}; build shards with the same --bands and "
+            "--normalize as the training dataset, and with --stats naming its dataset.json"
         )
 
 

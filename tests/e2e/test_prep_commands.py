@@ -199,7 +199,7 @@ def test_the_written_options_can_be_used_again(archive: Path, tmp_path: Path) ->
     assert tree_bytes(tmp_path / "one") == tree_bytes(tmp_path / "two")
 
 
-def test_statistics_written_by_stats_build_what_computed_ones_build(
+def test_statistics_written_by_stats_or_in_a_card_build_what_computed_ones_build(
     archive: Path, tmp_path: Path
 ) -> None:
     arguments = build_arguments(archive, tmp_path / "computed")
@@ -208,11 +208,12 @@ def test_statistics_written_by_stats_build_what_computed_ones_build(
     source = [part for part in arguments[1:] if part not in {"--shard-mb", "1"}]
     source[source.index("--out") + 1] = table
     prep("stats", *source, "--workers", "0")
-    arguments[arguments.index(tmp_path / "computed")] = tmp_path / "read"
-    prep(*arguments, "--workers", "0", "--normalize", "percentile", "--stats", table)
-    for split in ("train", "validation", "test"):
-        computed, read = (tree_bytes(tmp_path / name / split) for name in ("computed", "read"))
-        assert computed == read
+    card = tmp_path / "computed" / "dataset.json"
+    for name, path in (("read", table), ("alike", card)):
+        again = [tmp_path / name if part == tmp_path / "computed" else part for part in arguments]
+        prep(*again, "--workers", "0", "--normalize", "percentile", "--stats", path)
+        for split in ("train", "validation", "test"):
+            assert tree_bytes(tmp_path / "computed" / split) == tree_bytes(tmp_path / name / split)
 
 
 def test_stats_of_a_dataset_are_json_and_a_picture(archive: Path, tmp_path: Path) -> None:

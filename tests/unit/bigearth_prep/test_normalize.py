@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigearth_prep.bands import ALL_BANDS, Band, select_bands
-from bigearth_prep.card import BandParameters
+from bigearth_prep.card import BandParameters, NormalizationCard
 from bigearth_prep.errors import PrepError
 from bigearth_prep.normalize import (
     DTYPES,
@@ -14,6 +14,7 @@ from bigearth_prep.normalize import (
     encode,
     encoding_of,
     parameters_of,
+    statistics_of,
 )
 from bigearth_prep.statistics import BandStatistics, published_statistics
 
@@ -58,6 +59,24 @@ def test_the_cards_scale_and_offset_undo_what_was_stored(
     physical = stored.astype(np.float64) * encoding.scale + encoding.offset
     assert np.abs(physical - values).max() <= tolerance
     assert stored.dtype == ("uint16" if dtype == "native" else dtype)
+
+
+@pytest.mark.parametrize("scheme", DTYPES)
+def test_what_a_card_records_is_computed_again_from_the_card(scheme: str) -> None:
+    parameters = {"B02": parameters_of(scheme, WITH_PERCENTILES, band="B02")}  # type: ignore[arg-type]
+    card = NormalizationCard(
+        scheme=scheme,  # type: ignore[arg-type]
+        parameters=parameters,
+        source="here",
+        resampling="nearest",
+        order="",
+    )
+    table = statistics_of(card)
+    assert table.source == "here"
+    assert parameters == {
+        name: parameters_of(scheme, band, band=name)  # type: ignore[arg-type]
+        for name, band in table.bands.items()
+    }
 
 
 def test_percentile_clips_beyond_its_ends_and_rounds_within() -> None:
