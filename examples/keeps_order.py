@@ -1,12 +1,12 @@
 """Exit 0 if an evaluation's scores keep the orders that are claimed; else say where not, exit 1.
 
-Usage: keeps_order.py scores.json PROTOCOL:NETWORK,NETWORK,... [...]
+Usage: keeps_order.py scores.json PROTOCOL:NETWORK,NETWORK,...[@SENSORS,...] [...]
 
-An order names networks of the table, worst first, such as linear:random,checkpoint,supervised.
-Under radar, optics and both, each must be above the one before it in micro average precision,
-further than its own 95 % interval reaches down. `supervised` learns by its own protocol and stands
-in any order. By the linear probe, pretraining must gain over no training in macro average precision
-too, and both sensors together must be no worse than the better single one.
+An order names networks of the table, worst first, such as linear:random,checkpoint@s2,s1+s2. Under
+these sensors, or radar, optics and both, each must be above the one before it in micro average
+precision, further than its own 95 % interval reaches down. `supervised` learns by its own protocol
+and stands in any order. By the linear probe, pretraining must gain over no training in macro
+average precision too, and both sensors together must be no worse than the better single one.
 """
 
 import json
@@ -46,8 +46,7 @@ def main() -> int:
     table = json.loads(Path(path).read_text(encoding="utf-8"))["rows"]
     claims: list[Claim] = []
     for order in orders:
-        protocol, networks = order.split(":")
-        claims += order_claims(rows_of(table, protocol), protocol, networks.split(","))
+        claims += order_claims(table, order)
     probed = rows_of(table, PROBE)
     claims += [*gain_claims(probed), both_claim(probed)]
     for claim in claims:
@@ -66,10 +65,13 @@ def rows_of(table: Sequence[Row], protocol: str) -> Rows:
     }
 
 
-def order_claims(rows: Rows, protocol: str, order: Sequence[str]) -> Iterator[Claim]:
-    """Each network against the one before it, under every sensor set."""
-    for sensors in SENSOR_SETS:
-        for lower, upper in pairwise(order):
+def order_claims(table: Sequence[Row], order: str) -> Iterator[Claim]:
+    """Each network against the one before it, under every sensor set of the order."""
+    names, _, chosen = order.partition("@")
+    protocol, networks = names.split(":")
+    rows = rows_of(table, protocol)
+    for sensors in chosen.split(",") if chosen else SENSOR_SETS:
+        for lower, upper in pairwise(networks.split(",")):
             yield is_above(rows[sensors, lower], rows[sensors, upper], f"{sensors:>5}, {protocol}")
 
 

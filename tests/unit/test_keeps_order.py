@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "keeps_order.py"
 
-ORDERS = ("linear:random,statistics,checkpoint,supervised", "knn:random,statistics")
+ORDERS = ("linear:random,statistics,checkpoint,supervised", "knn:random,statistics@s2,s1+s2")
 
 Scores = dict[tuple[str, str, str], float]
 
@@ -79,6 +79,11 @@ def test_a_claim_that_fails_is_named(
     code, said = _verdict(KEPT | {changed: score}, tmp_path)
     assert code == 1
     assert any(line.startswith("FAILS") and failing in line for line in said.splitlines())
+
+
+def test_an_order_holds_for_its_sensors_alone(tmp_path: Path) -> None:
+    code, _ = _verdict(KEPT | {("s1", "knn", "statistics"): 0.1}, tmp_path)
+    assert code == 0
 
 
 def test_a_gain_of_frequent_classes_alone_is_none(tmp_path: Path) -> None:
