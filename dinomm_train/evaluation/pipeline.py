@@ -65,6 +65,8 @@ def evaluate(config: EvaluationConfig) -> Findings | None:
             "nothing to score: fine-tuning an untrained network is training from scratch; add "
             "--supervised, or another --protocol than finetune"
         )
+    for fraction in config.label_fractions:
+        bench.labelled(fraction, seed=0)  # what is too few is refused before anything is computed
     _require_cache(bench, jobs, processes=share.world)
     _extract(bench, share)
     store = PredictionStore(config.cache, bench.dataset.checksum, bench.config)
