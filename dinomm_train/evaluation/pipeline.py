@@ -60,6 +60,13 @@ def evaluate(config: EvaluationConfig) -> Findings | None:
     share = Share(rank=launch.rank, world=launch.world) if launch else Share()
     bench = _set_up(config, local_rank=launch.local_rank if launch else 0)
     jobs = plan_jobs(bench.config, bench.contestants)
+    if not jobs:
+        raise TrainError(
+            "nothing to score: fine-tuning an untrained network is training from scratch; add "
+            "--supervised, or another --protocol than finetune"
+        )
+    for fraction in config.label_fractions:
+        bench.labelled(fraction, seed=0)  # what is too few is refused before anything is computed
     _require_cache(bench, jobs, processes=share.world)
     _extract(bench, share)
     store = PredictionStore(config.cache, bench.dataset.checksum, bench.config)

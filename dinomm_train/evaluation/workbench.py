@@ -12,6 +12,7 @@ from torch import Tensor
 from bigearth_prep.terminal import progress_bar
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.stored_split import StoredSplit
+from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.config import (
     CHECKPOINT,
     RANDOM,
@@ -200,7 +201,11 @@ class Workbench:
 
 
 def choose_labelled(splits: Mapping[str, StoredSplit], fraction: float, seed: int) -> Labelled:
-    """The samples whose labels are used: a share of train, and validation or else some of train."""
+    """The samples whose labels are used: a share of train, and validation or else some of train.
+
+    Raises:
+        TrainError: without validation, one labelled sample cannot be learnt from and choose too.
+    """
     train = splits["train"]
     positions = np.arange(len(train))
     if fraction < 1.0:
@@ -211,6 +216,12 @@ def choose_labelled(splits: Mapping[str, StoredSplit], fraction: float, seed: in
             train=positions,
             chooser="validation",
             chosen=np.arange(len(splits["validation"])),
+        )
+    if len(positions) < 2:
+        raise TrainError(
+            f"--label-fraction {fraction:g} of {len(train)} train samples is {len(positions)}, and "
+            "without validation samples one of them must choose: at least 2 are needed; give a "
+            "larger share, or build shards with a validation split"
         )
     shuffled = np.random.default_rng(seed).permutation(positions)
     count = max(1, round(HELD_OUT_SHARE * len(positions)))

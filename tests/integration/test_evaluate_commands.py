@@ -179,6 +179,17 @@ def test_random_takes_its_architecture_from_a_runs_configuration(
     assert (found["setup"]["architecture"]["width"], found["setup"]["crop_px"]) == (16, 24)
 
 
+def test_fine_tuning_of_nothing_but_untrained_networks_is_refused(
+    dataset: Path, tmp_path: Path
+) -> None:
+    small = ("--set", "model.depth=1", "--set", "model.width=16", "--set", "model.heads=2")
+    options = (*FAST, *small, "--set", "views.crops.global_px=32", "--protocol", "finetune")
+    result = invoke("evaluate", "random", dataset, "--out", tmp_path, *options)
+    assert isinstance(result.exception, TrainError)
+    assert "nothing to score" in str(result.exception)
+    assert not list(tmp_path.glob("scores.*"))
+
+
 def test_options_can_stand_in_a_file_and_the_command_line_wins(
     dataset: Path, run: Path, tmp_path: Path
 ) -> None:

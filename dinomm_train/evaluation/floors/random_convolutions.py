@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, relu
 
 from bigearth_prep.bands import Sensor
+from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.config import SensorSet
 from dinomm_train.evaluation.encoders import Columns, Encoder
 from dinomm_train.evaluation.images import present_channels
@@ -29,6 +30,16 @@ class RandomConvolutions(Encoder):
     def __init__(
         self, channel_sensors: tuple[Sensor, ...], *, crop_px: int, seed: int, device: torch.device
     ) -> None:
+        """Draw the filters.
+
+        Raises:
+            TrainError: the crop is smaller than a filter.
+        """
+        if crop_px < SIDE_PX:
+            raise TrainError(
+                f"--crop-px {crop_px} is less than the {SIDE_PX} px of rcf's filters; choose at "
+                f"least {SIDE_PX}, or other floors with --floor or --no-floor"
+            )
         self._channel_sensors = channel_sensors
         self._crop_px = crop_px
         generator = torch.Generator().manual_seed(seed)

@@ -6,6 +6,7 @@ import torch
 
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.stored_split import StoredSplit
+from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.config import (
     EvaluationConfig,
     ExtractionConfig,
@@ -119,3 +120,10 @@ def test_without_validation_a_fifth_of_the_labels_chooses_and_is_not_learnt(
     assert sorted([*found.train, *found.chosen]) == found.drawn.tolist()
     other = choose_labelled(splits, 1.0, seed=4)
     assert not np.array_equal(choose_labelled(splits, 1.0, seed=3).chosen, other.chosen)
+
+
+def test_without_validation_one_label_is_too_few(tmp_path: Path) -> None:
+    splits = splits_of(tmp_path, train=20, test=1)
+    assert len(choose_labelled(splits, 0.1, seed=0).train) == 1
+    with pytest.raises(TrainError, match="of 20 train samples is 1, and"):
+        choose_labelled(splits, 0.01, seed=0)

@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 import torch
 
 from bigearth_prep.bands import Sensor
+from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.floors import random_convolutions
 from dinomm_train.evaluation.floors.random_convolutions import RandomConvolutions
 
@@ -38,3 +40,8 @@ def test_a_missing_sensor_leaves_no_trace_and_the_seed_decides() -> None:
     assert not torch.equal(floor().encode(images, "s1"), floor().encode(changed, "s1"))
     assert not torch.equal(floor().encode(images, "s2"), floor(1).encode(images, "s2"))
     assert floor().checksum != floor(1).checksum
+
+
+def test_a_crop_smaller_than_a_filter_is_refused() -> None:
+    with pytest.raises(TrainError, match="--crop-px 2 is less than the 3 px of rcf's filters"):
+        RandomConvolutions(CHANNELS, crop_px=2, seed=0, device=CPU)
