@@ -34,6 +34,6 @@ class BatchMemory:
             free = self._free[size]
             block = free.pop() if free else np.empty(size, dtype=np.uint8)
         # Every view of the array keeps the lease, whose end puts the block back.
-        lease = (ctypes.c_uint8 * size).from_buffer(memoryview(block))  # type: ignore[arg-type]
+        lease = (ctypes.c_uint8 * size).from_buffer(block.data)
         weakref.finalize(lease, free.append, block).atexit = False
         return np.frombuffer(memoryview(lease), dtype=np.uint8)

@@ -138,7 +138,7 @@ class ShardReader:
         rows: Int64[np.ndarray, " row"],
     ) -> None:
         split = self._split
-        views = {sensor: memoryview(block) for sensor, block in blocks.items()}  # type: ignore[arg-type]
+        views = {sensor: block.data for sensor, block in blocks.items()}
         for run in _joined(self._pieces(views, positions[rows], rows.tolist())):
             split.store.open(split.shards[run.shard]).read(run.offset, run.into)
         if self._checksums is not None:
