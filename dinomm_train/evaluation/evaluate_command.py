@@ -36,6 +36,8 @@ def _beside(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
             raise click.BadParameter(
                 f"{value!r} must be NAME=CHECKPOINT, and the checkpoint must exist"
             )
+        if name in named:
+            raise click.BadParameter(f"{name} is given twice: each row needs a name of its own")
         named[name] = checkpoint
     return named
 

@@ -130,7 +130,7 @@ def open_splits(dataset: StoredDataset) -> dict[str, StoredSplit]:
     """The dataset's splits that hold samples, by name.
 
     Raises:
-        TrainError: the dataset is unlabelled, or train or test holds no sample.
+        TrainError: the dataset is unlabelled, or train or test holds no sample or no label.
     """
     if not dataset.card.labels.classes:
         raise TrainError(
@@ -143,6 +143,12 @@ def open_splits(dataset: StoredDataset) -> dict[str, StoredSplit]:
             raise TrainError(
                 f"{dataset.location} has no samples in split {name}: evaluation learns on train "
                 "and scores on test; build shards with both, by --split or --split-ratio"
+            )
+    for name, split in splits.items():
+        if not split.labels.any():
+            raise TrainError(
+                f"no sample in split {name} of {dataset.location} has a label: nothing can be "
+                "learnt, chosen or scored by it; build shards with its labels, or without the split"
             )
     if "validation" not in splits:
         _log.warning(

@@ -36,6 +36,7 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(cli, [str(one) for one in arguments])
 
 
+TWIN = ("--beside", "twin=.")
 FAST = ("--device", "cpu", "--bootstrap", 20, "--linear-epochs", 4)
 
 
@@ -254,6 +255,7 @@ def test_the_line_that_export_prints_builds_the_network(run: Path, tmp_path: Pat
         (("evaluate", "random", "DATASET", "--out", "x", "--set", "model.dpth=1"), "model.depth"),
         (("evaluate", "RUN", "DATASET", "--out", "x", "--train-sensors", "s1"), "go together"),
         (("evaluate", "RUN", "DATASET", "--out", "x", "--beside", "rcf=RUN"), "NAME=CHECKPOINT"),
+        (("evaluate", "RUN", "DATASET", "--out", "x", *TWIN, *TWIN), "twin is given twice"),
     ],
 )
 def test_wrong_command_lines_are_named_with_exit_code_two(
