@@ -42,8 +42,8 @@ def remote(server: UnreliableServer, tmp_path: Path, *, shards: float) -> Stored
     storage = StorageOptions(cache_dir=tmp_path / "cache", cache_gb=cache_gb, retry=QUICK)
     split = open_dataset(server.url, storage).split("train")
     assert isinstance(split.store, CachedShards)
-    # A shard that finds no room, as none before it is released, fails the test soon.
-    store = CachedShards(split.store.cache, spare=split.store.spare, patience_s=10.0)
+    # A shard that finds no room, as none before it is released, fails the test in a minute.
+    store = CachedShards(split.store.cache, spare=split.store.spare, patience_s=60.0)
     return replace(split, store=store)
 
 
