@@ -1,5 +1,6 @@
 """Where the shards of a dataset that lies elsewhere are kept, and what is done about its source."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,5 +37,5 @@ class StorageOptions:
     """What is done about a source that fails."""
 
     def __post_init__(self) -> None:
-        if self.cache_gb < 0:
-            raise ValueError(f"cache_gb must not be negative, got {self.cache_gb}")
+        if not 0 <= self.cache_gb < math.inf:
+            raise ValueError(f"cache_gb must be finite and not negative, got {self.cache_gb}")

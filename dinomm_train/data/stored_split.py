@@ -198,6 +198,6 @@ def _check_rows(path: Path, split: StoredSplit, card: DatasetCard) -> None:
         outside = np.flatnonzero((arrays.offsets < 0) | (ends > shard_bytes[split.shard_of]))
         if len(outside):
             raise TrainError(
-                f"sample {split.key(int(outside[0]))}: its {sensor} array ends beyond its shard; "
-                f"{path / MANIFEST_NAME} is of another build, copy it again"
+                f"sample {split.key(int(outside[0]))}: its {sensor} array does not lie within its "
+                f"shard; {path / MANIFEST_NAME} is of another build, copy it again"
             )

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from jaxtyping import Int64
 
 from dinomm_train.data import planned_batches
+from dinomm_train.data.cached_shards import CachedShards
 from dinomm_train.data.location import open_dataset
 from dinomm_train.data.planned_batches import read_batches
 from dinomm_train.data.storage_options import RetryConfig, StorageOptions
@@ -38,7 +40,11 @@ def server(folder: Path) -> Iterator[UnreliableServer]:
 def remote(server: UnreliableServer, tmp_path: Path, *, shards: float) -> StoredSplit:
     cache_gb = shards * SHARD_BYTES / 1e9
     storage = StorageOptions(cache_dir=tmp_path / "cache", cache_gb=cache_gb, retry=QUICK)
-    return open_dataset(server.url, storage).split("train")
+    split = open_dataset(server.url, storage).split("train")
+    assert isinstance(split.store, CachedShards)
+    # A shard that finds no room, as none before it is released, fails the test in a minute.
+    store = CachedShards(split.store.cache, spare=split.store.spare, patience_s=60.0)
+    return replace(split, store=store)
 
 
 def in_fours() -> list[Int64[np.ndarray, " _"]]:

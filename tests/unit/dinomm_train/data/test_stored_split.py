@@ -64,6 +64,7 @@ def test_a_dataset_may_lack_a_sensor(dataset: Path) -> None:
     arrays = StoredDataset.open(dataset).split("train").arrays["s1"]
     assert arrays.shape == (0, 4, 4)
     assert arrays.sample_bytes == 0
+    assert not arrays.offsets.any()
 
 
 @pytest.mark.parametrize("count", [0, 5, 100])
@@ -75,6 +76,10 @@ def test_a_split_can_be_cut_down_to_its_first_samples(dataset: Path, count: int)
     assert [cut.key(position) for position in range(len(cut))] == [
         split.key(position) for position in range(len(cut))
     ]
+    for name in ("sample_ids", "labels", "shard_of"):
+        assert np.array_equal(getattr(cut, name), getattr(split, name)[:count])
+    for sensor, arrays in split.arrays.items():
+        assert np.array_equal(cut.arrays[sensor].offsets, arrays.offsets[:count])
 
 
 @pytest.mark.parametrize(
@@ -82,8 +87,8 @@ def test_a_split_can_be_cut_down_to_its_first_samples(dataset: Path, count: int)
     [
         ("labels", ["Moon"], "'Moon' is not among"),
         ("shard", "train/shard-9.tar", "names shard train/shard-9.tar"),
-        ("offset_s2", 30_720 - 12 * 4 * 4 + 1, "its s2 array ends beyond its shard"),
-        ("offset_s1", -1, "its s1 array ends beyond its shard"),
+        ("offset_s2", 30_720 - 12 * 4 * 4 + 1, "its s2 array does not lie within its shard"),
+        ("offset_s1", -1, "its s1 array does not lie within its shard"),
         ("split", "test", "has 23 rows of split train, the card says 24"),
     ],
 )
@@ -92,4 +97,17 @@ def test_a_manifest_of_another_build_is_refused(
 ) -> None:
     edit_manifest(dataset, lambda rows: rows[3].update({field: value}))
     with pytest.raises(TrainError, match=message):
+        StoredDataset.open(dataset).split("train")
+
+
+def test_an_array_may_end_where_its_shard_ends(dataset: Path) -> None:
+    split = StoredDataset.open(dataset).split("train")
+    last = split.shards[split.shard_of[3]].bytes - split.arrays["s2"].sample_bytes
+    edit_manifest(dataset, lambda rows: rows[3].update(offset_s2=last))
+    assert StoredDataset.open(dataset).split("train").arrays["s2"].offsets[3] == last
+
+
+def test_a_manifest_with_a_sample_too_many_is_refused(dataset: Path) -> None:
+    edit_manifest(dataset, lambda rows: rows.append(dict(rows[3])))
+    with pytest.raises(TrainError, match="has 25 rows of split train, the card says 24"):
         StoredDataset.open(dataset).split("train")
