@@ -1,6 +1,6 @@
 #!/bin/sh
 # The whole road on a made-up archive: shards, pretraining, scores.
-# Usage: demo.sh [FOLDER [short|long]]; `long` learns until the checkpoint beats every simple floor.
+# Usage: demo.sh [FOLDER [short|long]]; `long` learns until the checkpoint beats channel statistics.
 set -eu
 
 # Threads that wait for each other should not burn the cores that they share with others.
