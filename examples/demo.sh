@@ -17,8 +17,8 @@ case $length in
         ;;
     long)
         pairs=4000 epochs=60
-        # Half the time on processors that multiply matrices of bf16, and longer on others.
-        if grep -q amx_bf16 /proc/cpuinfo; then precision=bf16; else precision=fp32; fi
+        # Faster on processors that multiply matrices of bf16, and slower on others.
+        if grep -Eq "amx_bf16|avx512_bf16" /proc/cpuinfo; then precision=bf16; else precision=fp32; fi
         scoring='--protocol knn --protocol linear --supervised --finetune-epochs 40'
         # With radar alone, statistics are eight numbers: too few for a linear layer.
         claims='linear:random,statistics,checkpoint,supervised@s2,s1+s2'
