@@ -96,22 +96,23 @@ class Census:
             if seen.sign.end:
                 return Verdict(f"{_name(rank, seen)} ended: {seen.sign.end}", frozenset({rank}))
         longest = self.silence_s if silence_s is None else silence_s
+        return self._judge_silence(now_s, longest) or self._judge_progress(now_s)
+
+    def _judge_silence(self, now_s: float, longest_s: float) -> Verdict | None:
         silent = {
             rank: now_s - seen.beat_s
             for rank, seen in enumerate(self._seen)
-            if seen.sign.end is None and now_s - seen.beat_s > longest
+            if seen.sign.end is None and now_s - seen.beat_s > longest_s
         }
-        if silent:
-            return Verdict(self._tell_silent(silent), frozenset(silent))
-        return self._judge_progress(now_s)
-
-    def _tell_silent(self, silent: dict[int, float]) -> str:
+        if not silent:
+            return None
         parts = (
             f"{_name(rank, self._seen[rank])} has not been heard of for {seconds:.0f} s (it was "
             f"{self._seen[rank].sign.doing})"
             for rank, seconds in silent.items()
         )
-        return f"{'; '.join(parts)}: it was killed or stopped, or its machine is gone"
+        message = f"{'; '.join(parts)}: it was killed or stopped, or its machine is gone"
+        return Verdict(message, frozenset(silent))
 
     def _judge_progress(self, now_s: float) -> Verdict | None:
         going = [(rank, seen) for rank, seen in enumerate(self._seen) if seen.sign.end is None]
@@ -122,6 +123,9 @@ class Census:
         still_s = now_s - min(seen.mark_s for _, seen in going)
         if still_s <= (limit_s if is_steady else START_FACTOR * limit_s):
             return None
+        # Who stopped took the others' progress with it: its silence is as old as the standstill.
+        if verdict := self._judge_silence(now_s, still_s / 2):
+            return verdict
         places = "; ".join(f"{_name(rank, seen)} is {seen.sign.doing}" for rank, seen in going)
         return Verdict(f"no progress for {still_s:.0f} s: {places}")
 
