@@ -45,7 +45,7 @@ def make_evaluation(*, seeds: int = 2, fractions: tuple[float, ...] = (0.1, 1.0)
             Group(kind="season", name="winter", members=first),
             Group(kind="season", name="summer", members=~first),
         ),
-        resamples=draw_resamples(SAMPLES, 30, 0),
+        resamples=draw_resamples(labels, 30, 0),
     )
     rows = {
         RowKey(network=network, protocol=protocol, sensors=pair, fraction=fraction): predictions(

@@ -16,11 +16,24 @@ _NUMBERS_AT_ONCE = 1 << 24
 """Bounds the memory of one block of resamples: 64 MiB of int32."""
 
 
-def draw_resamples(samples: int, resamples: int, seed: int) -> Int64[np.ndarray, "resample sample"]:
-    """How often each sample is in each resample: as many draws as samples, with replacement."""
+def draw_resamples(
+    labels: UInt8[np.ndarray, "sample class"], resamples: int, seed: int
+) -> Int64[np.ndarray, "resample sample"]:
+    """How often each sample is in each resample: as many draws as samples, with replacement.
+
+    A resample without any label is drawn anew, as no score is defined on it.
+
+    Raises:
+        ValueError: no sample has a label.
+    """
+    labelled = labels.any(axis=1)
+    if not labelled.any():
+        raise ValueError("no sample has a label")
     rng = np.random.default_rng(seed)
-    even = np.full(samples, 1 / samples)
-    counts: Int64[np.ndarray, "resample sample"] = rng.multinomial(samples, even, size=resamples)
+    even = np.full(len(labels), 1 / len(labels))
+    counts: Int64[np.ndarray, "resample sample"] = rng.multinomial(len(labels), even, resamples)
+    while len(empty := np.flatnonzero(~counts[:, labelled].any(axis=1))):
+        counts[empty] = rng.multinomial(len(labels), even, len(empty))
     return counts
 
 
@@ -54,7 +67,7 @@ def interval(estimate: float, scores: Float64[np.ndarray, " resample"]) -> tuple
     each of them: only how much resamples differ says something of the estimate.
     """
     outside = (100 - INTERVAL_PERCENT) / 2
-    low, high = np.nanpercentile(scores, [outside, 100 - outside]) - np.nanmean(scores)
+    low, high = np.percentile(scores, [outside, 100 - outside]) - np.mean(scores)
     return estimate + float(low), estimate + float(high)
 
 

@@ -21,7 +21,7 @@ def test_scores_of_every_resample_equal_scikit_learns_on_its_samples(
 ) -> None:
     monkeypatch.setattr(bootstrap, "_NUMBERS_AT_ONCE", 1000)
     labels, probabilities = random_case(seed, 40)
-    counts = draw_resamples(40, 25, seed)
+    counts = draw_resamples(labels, 25, seed)
     found = resample_scores(labels, probabilities, counts)
     for number, row in enumerate(counts):
         drawn = np.repeat(np.arange(40), row)
@@ -42,15 +42,28 @@ def test_scores_of_every_resample_equal_scikit_learns_on_its_samples(
 
 
 def test_a_resample_draws_as_many_as_there_are_and_repeats_with_its_seed() -> None:
-    counts = draw_resamples(50, 30, 0)
+    labels = np.ones((50, 1), dtype=np.uint8)
+    counts = draw_resamples(labels, 30, 0)
     assert (counts.sum(axis=1) == 50).all()
     assert (counts.max(axis=1) > 1).all(), "with replacement"
-    assert np.array_equal(counts, draw_resamples(50, 30, 0))
-    assert not np.array_equal(counts, draw_resamples(50, 30, 1))
+    assert np.array_equal(counts, draw_resamples(labels, 30, 0))
+    assert not np.array_equal(counts, draw_resamples(labels, 30, 1))
 
 
-def test_the_interval_holds_ninety_five_percent_and_passes_over_what_is_not_known() -> None:
-    scores = np.append(np.linspace(0, 1, 1001), np.nan)
+def test_every_resample_of_a_nearly_unlabelled_split_can_be_scored() -> None:
+    labels = np.zeros((50, 3), dtype=np.uint8)
+    labels[7, 1] = 1
+    counts = draw_resamples(labels, 100, 0)
+    assert (counts.sum(axis=1) == 50).all()
+    assert (counts[:, 7] > 0).all()
+    for scores in resample_scores(labels, np.full((50, 3), 0.5, np.float32), counts).values():
+        assert np.isfinite(scores).all()
+    with pytest.raises(ValueError, match="no sample has a label"):
+        draw_resamples(np.zeros_like(labels), 1, 0)
+
+
+def test_the_interval_holds_ninety_five_percent() -> None:
+    scores = np.linspace(0, 1, 1001)
     assert interval(0.5, scores) == pytest.approx((0.025, 0.975))
     assert interval(0.3, scores) == pytest.approx((-0.175, 0.775)), "around the estimate"
 
@@ -63,7 +76,7 @@ def test_the_interval_covers_the_true_score_about_as_often_as_it_says() -> None:
         return labels, (labels + rng.normal(size=(count, 1))).astype(np.float32)
 
     truth = average_precision_score(*(one.ravel() for one in sample(200_000)))
-    counts = draw_resamples(150, 200, 1)
+    counts = draw_resamples(np.ones((150, 1), dtype=np.uint8), 200, 1)
     covered = 0
     for _ in range(200):
         labels, scores = sample(150)

@@ -41,7 +41,7 @@ def samples() -> ScoredSamples:
             Group(kind="half", name="first", members=members),
             Group(kind="half", name="second", members=~members),
         ),
-        resamples=draw_resamples(COUNT, 200, 0),
+        resamples=draw_resamples(LABELS, 200, 0),
     )
 
 
