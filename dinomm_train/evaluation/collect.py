@@ -13,6 +13,7 @@ from dinomm_train.evaluation.describe import describe_protocol
 from dinomm_train.evaluation.evaluation import Evaluation, EvaluationSetup, LegacyRow
 from dinomm_train.evaluation.images import choose_crop
 from dinomm_train.evaluation.jobs import Job, Prediction, pairs_of
+from dinomm_train.evaluation.label_subsets import fraction_text
 from dinomm_train.evaluation.matrix import RowKey, ScoredSamples, build_rows
 from dinomm_train.evaluation.scores import score_probabilities
 from dinomm_train.evaluation.workbench import Workbench
@@ -32,7 +33,7 @@ def collect(bench: Workbench, done: Mapping[Job, Mapping[SensorSet, Prediction]]
         labels=test.labels,
         class_names=bench.dataset.card.labels.classes,
         groups=group_samples(test),
-        resamples=draw_resamples(len(test), config.bootstrap, RESAMPLING_SEED),
+        resamples=draw_resamples(test.labels, config.bootstrap, RESAMPLING_SEED),
     )
     return Evaluation(
         setup=_describe(bench, done),
@@ -94,7 +95,9 @@ def _subset_keys(bench: Workbench) -> dict[str, tuple[str, ...]]:
     config, train = bench.config, bench.splits["train"]
     keys = np.array(train.table["key"].to_pylist(), dtype=object)
     return {
-        f"labels-{fraction:g}-seed-{seed}.txt": tuple(keys[bench.labelled(fraction, seed).drawn])
+        f"labels-{fraction_text(fraction)}-seed-{seed}.txt": tuple(
+            keys[bench.labelled(fraction, seed).drawn]
+        )
         for fraction in config.label_fractions
         if fraction < 1
         for seed in range(config.seeds)
@@ -115,7 +118,7 @@ def _describe(bench: Workbench, done: Mapping[Job, object]) -> EvaluationSetup:
         dataset_checksum=dataset.checksum,
         samples={name: len(split) for name, split in bench.splits.items()},
         labelled={
-            f"{fraction:g}": len(bench.labelled(fraction, 0).drawn)
+            fraction_text(fraction): len(bench.labelled(fraction, 0).drawn)
             for fraction in config.label_fractions
         },
         positive_share=float(np.mean(bench.splits["test"].labels)),

@@ -30,3 +30,8 @@ def draw_subset(
     left = np.concatenate([np.flatnonzero(~decided), np.flatnonzero(decided & ~drawn)])
     drawn[left[: count - int(drawn.sum())]] = True
     return np.sort(order[drawn])
+
+
+def fraction_text(fraction: float) -> str:
+    """A share of labels in names and keys: in full, as no two shares may be called the same."""
+    return np.format_float_positional(fraction, trim="-")

@@ -1,6 +1,7 @@
 """An evaluation on disk, each file whole."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from bigearth_prep.whole_file import whole_file, write_text
@@ -15,6 +16,17 @@ from dinomm_train.evaluation.pictures.gallery import Gallery
 from dinomm_train.evaluation.report.markdown import to_markdown
 from dinomm_train.evaluation.report.page import to_page
 from dinomm_train.evaluation.report.tables import to_csv, to_group_csv, to_plain
+
+_OPTIONAL_FILES = (
+    "labels.png",
+    "groups.png",
+    "attention.png",
+    "neighbours.png",
+    "scores.png",
+    "classes.png",
+    "labels/labels-*-seed-*.txt",
+)
+"""What one report holds and another may not."""
 
 
 def write_report(evaluation: Evaluation, folder: Path, gallery: Gallery) -> tuple[Path, ...]:
@@ -38,13 +50,22 @@ def write_report(evaluation: Evaluation, folder: Path, gallery: Gallery) -> tupl
         f"labels/{name}": "".join(f"{key}\n" for key in keys)
         for name, keys in evaluation.subsets.items()
     }
+    names = (*texts, *(name for name, _ in figures.values()))
+    _remove_others(folder, names)
     for name, text in texts.items():
         write_text(folder / name, text)
     for name, figure in figures.values():
         with whole_file(folder / name) as partial:
             figure.savefig(partial, format="png", dpi=150)
-    names = [*texts, *(name for name, _ in figures.values())]
     return tuple(folder / name for name in names)
+
+
+def _remove_others(folder: Path, names: Collection[str]) -> None:
+    """Take away what an earlier report left and this one does not write anew."""
+    for pattern in _OPTIONAL_FILES:
+        for path in folder.glob(pattern):
+            if path.relative_to(folder).as_posix() not in names:
+                path.unlink()
 
 
 def draw_figures(evaluation: Evaluation) -> Gallery:

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinomm_train.evaluation.label_subsets import draw_subset
+from dinomm_train.evaluation.label_subsets import draw_subset, fraction_text
 
 
 def random_labels(seed: int, count: int, classes: int) -> np.ndarray:
@@ -56,3 +56,10 @@ def test_the_seed_decides() -> None:
     first, again, other = (draw_subset(labels, fraction=0.1, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_shares_that_differ_are_called_differently() -> None:
+    assert fraction_text(1.0) == "1"
+    assert fraction_text(0.01) == "0.01"
+    assert fraction_text(0.12345678) != fraction_text(0.12345679)
+    assert fraction_text(1e-5) == "0.00001"
