@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Int64
 
+from dinomm_train.data.batch_memory import BatchMemory
 from dinomm_train.data.shard_plan import BATCHES_AHEAD, bytes_at_once, uses_of_batches
 from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.stream import ShardReader, StoredBatch
@@ -15,11 +16,16 @@ from dinomm_train.data.stream_terms import require_cache
 
 
 def read_batches(
-    split: StoredSplit, batches: Sequence[Int64[np.ndarray, " _"]]
+    split: StoredSplit, batches: Sequence[Int64[np.ndarray, " _"]], *, pinned: bool = False
 ) -> Generator[StoredBatch]:
     """The samples at each batch of positions, in this order; the next ones are read meanwhile.
 
     Closing the iterator ends its threads.
+
+    Args:
+        split: The samples.
+        batches: Their positions.
+        pinned: Whether batches lie in memory from which a GPU copies while the host goes on.
 
     Raises:
         TrainError: from the iterator, when a shard cannot be read, or the cache is too small for
@@ -27,7 +33,7 @@ def read_batches(
     """
     uses = uses_of_batches(split.shards, split.shard_of, batches)
     require_cache(split.store, bytes_at_once(uses), f"reading split {split.name} in this order")
-    reader = ShardReader(split)
+    reader = ShardReader(split, BatchMemory(pinned=pinned))
     # The store first: it wakes readers that wait for a shard, so that the pool can end.
     with (
         ThreadPoolExecutor(BATCHES_AHEAD, thread_name_prefix="read-ahead") as pool,

@@ -1,4 +1,6 @@
-"""From the host to the device without waiting for it, and the wait itself."""
+"""Between host and device without waiting for it, and the wait itself."""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,6 +14,23 @@ def to_device(array: Shaped[np.ndarray, "..."], device: torch.device) -> Shaped[
     A blocking copy to a GPU first waits until the GPU has done all that was asked of it before.
     """
     return torch.from_numpy(array).to(device, non_blocking=True)
+
+
+def to_host(tensor: Shaped[Tensor, "..."]) -> Callable[[], Shaped[Tensor, "..."]]:
+    """A copy on the host, under way; the call waits for it, and for nothing asked of a GPU later.
+
+    A blocking copy would keep the host from giving the GPU its next work.
+    """
+    copy = tensor.to("cpu", non_blocking=True)
+    if tensor.device.type != "cuda":
+        return lambda: copy
+    is_copied = torch.cuda.current_stream(tensor.device).record_event()
+
+    def wait() -> Tensor:
+        is_copied.synchronize()
+        return copy
+
+    return wait
 
 
 def wait_for_device(device: torch.device) -> None:

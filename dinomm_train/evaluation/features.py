@@ -3,7 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -19,9 +20,13 @@ from bigearth_prep.terminal import progress_bar
 from bigearth_prep.whole_file import whole_file, write_text
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.stored_split import StoredSplit
+from dinomm_train.data.transfer import to_host
 from dinomm_train.evaluation.config import ExtractionConfig, SensorSet
 from dinomm_train.evaluation.encoders import Encoder
 from dinomm_train.evaluation.images import in_batches, read_images
+
+_Rows = dict[SensorSet, list[Callable[[], Tensor]]]
+"""Features of one batch after the other, on their way to the host."""
 
 _log = logging.getLogger(__name__)
 
@@ -149,20 +154,29 @@ class FeatureStore:
         """
         batches = {part: in_batches(_positions(split, part), batch_size) for part in parts}
         in_order = [batch for some in batches.values() for batch in some]
-        with closing(read_images(self._dataset, split, in_order, device)) as images_of:
+        with (
+            closing(read_images(self._dataset, split, in_order, device)) as images_of,
+            ThreadPoolExecutor(1, thread_name_prefix="write-features") as writer,
+        ):
+            written: Future[int] | None = None
             for part, missing in parts.items():
-                encoded: dict[SensorSet, list[Tensor]] = {sensors: [] for sensors in missing}
+                encoded: _Rows = {sensors: [] for sensors in missing}
                 for images in islice(images_of, len(batches[part])):
                     for sensors, rows in encoded.items():
-                        rows.append(self._encoder.encode(images, sensors).cpu())
-                self._write_part(split.name, part, encoded)
-                yield part
+                        rows.append(to_host(self._encoder.encode(images, sensors)))
+                if written:
+                    yield written.result()
+                # Meanwhile a GPU goes on with the next part.
+                written = writer.submit(self._write_part, split.name, part, encoded)
+            if written:
+                yield written.result()
 
-    def _write_part(self, split: str, part: int, encoded: dict[SensorSet, list[Tensor]]) -> None:
+    def _write_part(self, split: str, part: int, encoded: _Rows) -> int:
         for sensors, rows in encoded.items():
             path = self._path(split, sensors, part)
             with whole_file(path) as partial, partial.open("wb") as file:
-                np.save(file, torch.cat(rows).numpy())
+                np.save(file, torch.cat([wait() for wait in rows]).numpy())
+        return part
 
     def _missing(
         self, split: StoredSplit, part: int, sensor_sets: tuple[SensorSet, ...]

@@ -42,7 +42,7 @@ def read_images(
 ) -> Generator[Float32[Tensor, "_ channel height width"]]:
     """The patches at each batch of positions as network input; the next ones are read meanwhile."""
     scaling = InputScaling.of(dataset.card)
-    with closing(read_batches(split, batches)) as stored:
+    with closing(read_batches(split, batches, pinned=device.type == "cuda")) as stored:
         for batch in stored:
             yield to_network_input(batch, scaling, device)
 

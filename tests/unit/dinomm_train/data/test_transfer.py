@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dinomm_train.data.transfer import to_device
+from dinomm_train.data.transfer import to_device, to_host
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.bool_, np.uint8])
@@ -25,3 +25,18 @@ def test_a_copy_to_a_device_is_asked_for_without_waiting(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.Tensor, "to", note)
     to_device(np.zeros(2), torch.device("cpu"))
     assert asked == [True]
+
+
+def test_what_comes_back_is_what_was_there_when_the_copy_was_asked_for() -> None:
+    there = torch.arange(6.0).reshape(2, 3)
+    wait = to_host(there)
+    assert torch.equal(wait(), torch.arange(6.0).reshape(2, 3))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_copy_from_a_gpu_is_whole_once_it_is_waited_for() -> None:
+    for seed in range(20):
+        there = torch.full((1 << 22,), float(seed), device="cuda").mul_(2).add_(1)
+        wait = to_host(there)
+        there.zero_()
+        assert torch.equal(wait(), torch.full((1 << 22,), 2.0 * seed + 1))

@@ -8,7 +8,7 @@ import xarray
 
 import dinomm_train
 from dinomm_train.data.index import StoredDataset
-from dinomm_train.evaluation import embeddings
+from dinomm_train.evaluation import embedding_files
 from dinomm_train.evaluation.config import ExtractionConfig, SensorSet
 from dinomm_train.evaluation.embeddings import embed_dataset, write_embeddings
 from dinomm_train.evaluation.images import blank_missing, read_images
@@ -63,13 +63,33 @@ def test_every_patch_has_a_row_per_sensor_set_with_its_own_features(
     assert metadata[b"network"] == b"a network"
 
 
+def test_a_parquet_file_is_of_large_row_groups_and_no_larger_than_its_features(
+    dataset: StoredDataset,
+    frozen: FrozenBackbone,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(embedding_files, "_ROWS_PER_CHUNK", 4)
+    config = ExtractionConfig(sensor_sets=SENSORS, batch_size=2, device="cpu")
+    path = tmp_path / "features.parquet"
+    write_embeddings(frozen, dataset, path, config)
+    found = pq.read_metadata(path)
+    groups = [found.row_group(number) for number in range(found.num_row_groups)]
+    assert [group.num_rows for group in groups] == [4, 4, 4, 4, 2, 2, 4, 4, 1, 1]
+    assert "PLAIN" in groups[0].column(3).encodings
+    assert not any("DICTIONARY" in one for one in groups[0].column(3).encodings)
+    keys = pq.read_table(path).column("key").to_pylist()
+    first = [dataset.split("train").key(row) for row in range(10)]
+    assert keys[:20] == [*first[:4] * 2, *first[4:8] * 2, *first[8:] * 2]
+
+
 def test_a_zarr_group_holds_an_array_per_sensor_set_in_the_order_of_its_keys(
     dataset: StoredDataset,
     frozen: FrozenBackbone,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(embeddings, "_ROWS_PER_CHUNK", 6)
+    monkeypatch.setattr(embedding_files, "_ROWS_PER_CHUNK", 6)
     config = ExtractionConfig(sensor_sets=SENSORS, batch_size=4, device="cpu")
     path = tmp_path / "features.zarr"
     assert write_embeddings(frozen, dataset, path, config) == 2 * 15
