@@ -61,7 +61,12 @@ class Learner:
         if config.compute.sharding == "fsdp":
             from dinomm_train.models.fully_sharded import shard_networks
 
-            shard_networks(self.networks, ranks.device, half_precision=self.half_precision)
+            shard_networks(
+                self.networks,
+                ranks.device,
+                half_precision=self.half_precision,
+                compile_layers=config.compute.compile,
+            )
         else:
             self.networks.to(ranks.device)
         self.loss = DinoLoss(
@@ -204,11 +209,6 @@ def require_shareable(config: ComputeConfig, world: int) -> None:
     Raises:
         TrainError: they cannot.
     """
-    if config.sharding == "fsdp" and config.compile:
-        raise TrainError(
-            "compute.sharding 'fsdp' gathers weights within blocks, which can then not be compiled "
-            "as one; give --set compute.compile=false, or --set compute.sharding=none"
-        )
     if config.sharding == "fsdp" and world == 1:
         raise TrainError(
             "compute.sharding 'fsdp' shares the networks out over several processes, and there is "

@@ -34,12 +34,19 @@ from dinomm_train.models.token_stream import (
 )
 
 
-def shard_networks(networks: StudentTeacher, device: torch.device, *, half_precision: bool) -> None:
+def shard_networks(
+    networks: StudentTeacher,
+    device: torch.device,
+    *,
+    half_precision: bool,
+    compile_layers: bool = False,
+) -> None:
     """Leave this rank its part of both networks' weights, on this device.
 
     All ranks of the process group take part, and have the same weights before. In half precision
     the linear layers of blocks are gathered in bf16, to which autocast would round them anyway; all
-    else, and the sums of gradients, stay in float32.
+    else, and the sums of gradients, stay in float32. Attention and perceptrons are compiled each by
+    itself, as weights are gathered between them.
 
     Raises:
         TrainError: the backbone is not made of plain blocks.
@@ -54,6 +61,9 @@ def shard_networks(networks: StudentTeacher, device: torch.device, *, half_preci
     assert dist.group.WORLD is not None
     mesh = DeviceMesh.from_group(dist.group.WORLD, device.type)
     for encoder in (networks.student, networks.teacher):
+        if compile_layers:
+            _compile_perceptrons(encoder.backbone)
+        _mix_by_methods(encoder.backbone, compile_layers=compile_layers)
         _shard_encoder(encoder, mesh, half_precision=half_precision)
     networks.teacher.register_forward_hook(_forget_passes)
 
@@ -67,7 +77,9 @@ def _shard_encoder(encoder: Encoder, mesh: DeviceMesh, *, half_precision: bool) 
     for rest in (backbone, encoder.head):
         _shard(rest, mesh, in_bf16=False)
     register_fsdp_forward_method(backbone, "forward_sizes")
-    _mix_by_methods(backbone)
+    for attention in _attentions(backbone):
+        for mix in (mix_tokens, mix_class_tokens):
+            register_fsdp_forward_method(attention, mix.__name__)
 
 
 def _is_linear(layers: nn.Module) -> bool:
@@ -90,17 +102,32 @@ def _shard(module: nn.Module, mesh: DeviceMesh, *, in_bf16: bool) -> None:
         sharded.set_force_sum_reduction_for_comms(enable=True)  # some gloo sums for a mean
 
 
-def _mix_by_methods(backbone: Backbone) -> None:
-    """Have attention mix tokens in methods of its own, around which its weights are gathered."""
-    attentions = [one for one in backbone.vit.blocks.modules() if isinstance(one, Attention)]
-    for attention in attentions:
-        for mix in (mix_tokens, mix_class_tokens):
-            setattr(attention, mix.__name__, MethodType(mix, attention))
-            register_fsdp_forward_method(attention, mix.__name__)
+def _mix_by_methods(backbone: Backbone, *, compile_layers: bool) -> None:
+    """Have attention mix tokens in methods of its own, around which weights can be gathered."""
+    through = torch.compile(mix_tokens, dynamic=False) if compile_layers else mix_tokens
+    for attention in _attentions(backbone):
+        setattr(attention, mix_tokens.__name__, MethodType(through, attention))
+        setattr(attention, mix_class_tokens.__name__, MethodType(mix_class_tokens, attention))
     backbone.block_steps = BlockSteps(
         through=partial(stream_block, mix=_method(mix_tokens)),
         last=partial(end_stream, mix=_method(mix_class_tokens)),
     )
+
+
+def _compile_perceptrons(backbone: Backbone) -> None:
+    """Compile what perceptrons do between the hooks that gather their weights and let go of them.
+
+    Not in the last block, which sees class tokens alone: so few are not worth shapes of their own.
+    """
+    for block in backbone.vit.blocks[:-1]:
+        perceptron = block.mlp
+        assert isinstance(perceptron, nn.Module)
+        compiled = torch.compile(type(perceptron).forward, dynamic=False)
+        perceptron.forward = MethodType(compiled, perceptron)
+
+
+def _attentions(backbone: Backbone) -> list[Attention]:
+    return [one for one in backbone.vit.blocks.modules() if isinstance(one, Attention)]
 
 
 def _method(mix: Mix) -> Mix:

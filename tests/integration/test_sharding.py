@@ -116,6 +116,8 @@ def learn_in_other_ways() -> None:
         replace(SMALL, head=replace(head, unit_prototypes=False)),
         replace(SMALL, compute=ComputeConfig(micro_batch=1)),
         replace(SMALL, compute=ComputeConfig(checkpoint_activations=True)),
+        replace(SMALL, compute=ComputeConfig(compile=True)),
+        replace(SMALL, compute=ComputeConfig(compile=True, checkpoint_activations=True)),
     )
     with join_ranks("cpu") as ranks:
         for config in changes:
@@ -341,16 +343,7 @@ def test_a_capsule_of_ranks_that_share_is_whole_and_replayed_by_one_process(
     assert found.finding
 
 
-@pytest.mark.parametrize(
-    ("compute", "reason"),
-    [
-        (SHARED_OUT, "there is one; start it with torchrun"),
-        (replace(SHARED_OUT, compile=True), "compute.compile=false"),
-    ],
-)
-def test_what_cannot_be_shared_out_is_refused_before_the_first_step(
-    compute: ComputeConfig, reason: str, dataset: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(TrainError, match=reason):
-        run_here(dataset, tmp_path, replace(GENTLE, compute=compute))
+def test_one_process_alone_is_refused_before_the_first_step(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="there is one; start it with torchrun"):
+        run_here(dataset, tmp_path, SHARING)
     assert not (tmp_path / "checkpoints").exists()
