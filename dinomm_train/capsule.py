@@ -13,6 +13,7 @@ from pathlib import Path
 from bigearth_prep.whole_file import write_text
 from dinomm_train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from dinomm_train.checkpoint_writer import HostCopies
+from dinomm_train.distributed import wait_for_ranks
 from dinomm_train.errors import TrainError
 from dinomm_train.shared_weights import contribute
 from dinomm_train.step_input import StepInput
@@ -61,6 +62,8 @@ def stop_for_skips(run: Path, before: Checkpoint, step_input: StepInput) -> None
         _write_capsule(folder, before, step_input, in_row)
     else:
         contribute(before.state)
+    # A rank that ends takes the others with it, whatever they are at.
+    wait_for_ranks(step_input.ranks)
     raise TrainError(
         f"{in_row} steps in a row up to step {before.step} were skipped, as a loss or gradient was "
         f"not finite (optim.stop_after_skipped = {before.config.optim.stop_after_skipped}); "

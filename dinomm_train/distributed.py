@@ -168,6 +168,11 @@ def greatest_over_ranks(number: int, ranks: Ranks) -> int:
     return int(greatest.item())
 
 
+def wait_for_ranks(ranks: Ranks) -> None:
+    """Return when all ranks have come here."""
+    greatest_over_ranks(0, ranks)
+
+
 def gather_rows(rows: Tensor, ranks: Ranks) -> Tensor:
     """The rows of all ranks, on every rank; each gives equally many.
 

@@ -1,9 +1,13 @@
 """A run that meets numbers that are not finite stops, and its capsule says which came first."""
 
 import json
+import os
 import re
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,8 +16,10 @@ import torch
 import xxhash
 
 from bigearth_prep.card import CARD_NAME, MANIFEST_NAME
+from dinomm_train import capsule
 from dinomm_train.capsule import read_capsule
-from dinomm_train.checkpoint import read_checkpoint
+from dinomm_train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from dinomm_train.cli import main
 from dinomm_train.config import HealthConfig, RunConfig
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.errors import TrainError
@@ -21,7 +27,7 @@ from dinomm_train.metrics import read_metrics
 from dinomm_train.models.projection_head import ProjectionHead
 from dinomm_train.replay import Replay, replay
 from tests.integration.test_trainer import TINY, run_here, start_ranks, told
-from tests.run_processes import Forks
+from tests.run_processes import Forks, places, pretrain_arguments
 from tests.shard_fixture import make_dataset
 
 IMPATIENT = replace(
@@ -68,11 +74,11 @@ def test_a_poisoned_sample_stops_the_run_and_is_named_with_its_band(
         run_here(poisoned, run, IMPATIENT)
     folder = capsule_of(run)
     assert f"dinomm-train replay {folder} {poisoned}" in str(ending.value)
-    capsule, before = read_capsule(folder)
-    assert (capsule.step, capsule.epoch, capsule.world, capsule.skipped_in_row) == (1, 0, 1, 2)
-    assert len(set(capsule.keys)) == 8
+    facts, before = read_capsule(folder)
+    assert (facts.step, facts.epoch, facts.world, facts.skipped_in_row) == (1, 0, 1, 2)
+    assert len(set(facts.keys)) == 8
     found = replay(folder, StoredDataset.open(poisoned), "cpu")
-    first = next(key for key in capsule.keys if int(key[-4:]) >= 8)
+    first = next(key for key in facts.keys if int(key[-4:]) >= 8)
     assert found.finding.startswith(f"sample {first}, band B04, as stored: 1 of 1,024 values")
     assert (found.step, found.rank, found.samples) == (1, 0, 8)
     rows = read_metrics(run)
@@ -91,10 +97,31 @@ def test_the_share_of_the_rank_at_fault_is_found_and_all_ranks_stop_together(
     assert [process.wait() for process in processes] == [1, 1], told(processes)
     for process in processes:
         assert "error: 2 steps in a row up to step 1 were skipped" in process.errors.read_text()
-    capsule, _ = read_capsule(capsule_of(run))
-    assert (capsule.world, len(capsule.keys)) == (2, 8)
+    facts, _ = read_capsule(capsule_of(run))
+    assert (facts.world, len(facts.keys)) == (2, 8)
     found = replay(capsule_of(run), StoredDataset.open(made), "cpu")
-    assert found.finding.startswith(f"sample {capsule.keys[0]}, band B01, as stored")
+    assert found.finding.startswith(f"sample {facts.keys[0]}, band B01, as stored")
+
+
+def learn_on_a_slow_disk() -> None:
+    def write_slowly(path: Path, checkpoint: Checkpoint) -> None:
+        time.sleep(4)
+        write_checkpoint(path, checkpoint)
+
+    sys.argv = ["dinomm-train", *json.loads(os.environ["DINOMM_TEST_ARGUMENTS"])]
+    with mock.patch.object(capsule, "write_checkpoint", write_slowly):
+        main()
+
+
+def test_ranks_wait_for_the_capsule_before_they_end(forks: Forks, tmp_path: Path) -> None:
+    made = make_dataset(tmp_path / "shards", samples={"train": 28}, scheme="zscore")
+    poison(made, [f"train_S2_patch_{index:04}" for index in range(28)], band=0)
+    run = tmp_path / "run"
+    arguments = pretrain_arguments(made, run, IMPATIENT, "--hang-timeout", "10")
+    given = {"DINOMM_TEST_ARGUMENTS": json.dumps(arguments)}
+    processes = [forks.call(learn_on_a_slow_disk, place | given) for place in places(2)]
+    assert [process.wait() for process in processes] == [1, 1], told(processes)
+    read_capsule(capsule_of(run))
 
 
 def blow_up(dataset: Path, run: Path, config: RunConfig) -> Replay:
