@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from dinomm_train.config_checks import require_not_negative
+
 Sharding = Literal["none", "fsdp"]
 """Whether each process holds both networks whole (DDP), or a share of each weight (FSDP2)."""
 
@@ -28,5 +30,4 @@ class ComputeConfig:
     do."""
 
     def __post_init__(self) -> None:
-        if self.micro_batch < 0:
-            raise ValueError(f"micro_batch must not be negative, got {self.micro_batch}")
+        require_not_negative(self, "micro_batch")

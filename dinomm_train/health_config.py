@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from dinomm_train.config_checks import require_not_negative, require_positive
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HealthConfig:
@@ -27,12 +29,8 @@ class HealthConfig:
     """Held-out patches that are classified by them."""
 
     def __post_init__(self) -> None:
-        for name in ("every_steps", "samples", "knn_every_epochs"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("patience", "knn_bank", "knn_queries"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        require_not_negative(self, "every_steps", "samples", "knn_every_epochs")
+        require_positive(self, "patience", "knn_bank", "knn_queries")
         if self.samples == 1:
             raise ValueError(
                 "samples must be 0 or at least 2, got 1: one patch spreads over nothing"

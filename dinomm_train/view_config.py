@@ -4,7 +4,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dinomm_train.config_checks import require_probabilities
+from dinomm_train.config_checks import (
+    require_not_negative,
+    require_positive,
+    require_probabilities,
+    require_rising,
+)
 
 Chain = Literal["fixed", "published"]
 """Which colour operations follow the crop: per sensor in float, or as the published code ran."""
@@ -51,14 +56,10 @@ class CropConfig:
         require_probabilities(self, "horizontal_flip", "vertical_flip", "quarter_turns")
         if self.global_count < 2:
             raise ValueError(f"global_count must be at least 2, got {self.global_count}")
-        if self.local_count < 0 or min(self.global_px, self.local_px) < 1:
-            raise ValueError("local_count must not be negative, crop sides must be positive")
-        for name in ("global_scale", "local_scale"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise ValueError(f"{name} must rise within (0, 1], got {low} to {high}")
-        if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise ValueError(f"aspect must rise above 0, got {self.aspect}")
+        require_not_negative(self, "local_count")
+        require_positive(self, "global_px", "local_px")
+        require_rising(self, "global_scale", "local_scale", most=1.0)
+        require_rising(self, "aspect")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,11 +101,10 @@ class RadiometryConfig:
 
     def __post_init__(self) -> None:
         require_probabilities(self, "s2_jitter", "s2_gray", "s1_gain", "s1_speckle")
-        require_probabilities(self, "s2_gain", "s2_contrast", "s2_band_gain")
-        if self.s1_gain_db < 0 or self.s1_speckle_looks <= 0:
-            raise ValueError("s1_gain_db must not be negative, s1_speckle_looks must be positive")
-        if not 0 < self.blur_sigma_px[0] <= self.blur_sigma_px[1]:
-            raise ValueError(f"blur_sigma_px must rise above 0, got {self.blur_sigma_px}")
+        require_probabilities(self, "s2_gain", "s2_contrast", "s2_band_gain", "blur")
+        require_not_negative(self, "s1_gain_db")
+        require_positive(self, "s1_speckle_looks")
+        require_rising(self, "blur_sigma_px")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,9 +148,8 @@ class PublishedConfig:
     """Whether radar channels are solarized as well (D8)."""
 
     def __post_init__(self) -> None:
-        require_probabilities(self, "jitter", "brightness", "contrast", "gray", "solarize")
-        if not 0 < self.blur_sigma_px[0] <= self.blur_sigma_px[1]:
-            raise ValueError(f"blur_sigma_px must rise above 0, got {self.blur_sigma_px}")
+        require_probabilities(self, "jitter", "brightness", "contrast", "gray", "blur", "solarize")
+        require_rising(self, "blur_sigma_px")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

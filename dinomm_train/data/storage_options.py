@@ -1,8 +1,9 @@
 """Where the shards of a dataset that lies elsewhere are kept, and what is done about its source."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from dinomm_train.config_checks import require_not_negative, require_positive
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,6 +18,10 @@ class RetryConfig:
 
     stall_s: float = 60.0
     """Seconds without a byte after which an attempt is given up."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "attempts", "stall_s")
+        require_not_negative(self, "pause_s")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,5 +42,4 @@ class StorageOptions:
     """What is done about a source that fails."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.cache_gb < math.inf:
-            raise ValueError(f"cache_gb must be finite and not negative, got {self.cache_gb}")
+        require_not_negative(self, "cache_gb")

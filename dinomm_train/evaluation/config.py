@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from dinomm_train.config import DeviceChoice, RunConfig
+from dinomm_train.config_checks import require_not_negative, require_positive
 from dinomm_train.data.storage_options import StorageOptions
 from dinomm_train.evaluation.protocol_config import (
     FinetuneConfig,
@@ -65,8 +66,8 @@ class ExtractionConfig:
     def __post_init__(self) -> None:
         if len(set(self.sensor_sets)) < len(self.sensor_sets):
             raise ValueError(f"sensor_sets must differ, got {self.sensor_sets}")
-        if self.batch_size < 1 or min(self.crop_px, self.input_px) < 0:
-            raise ValueError("batch_size must be positive, crop_px and input_px not negative")
+        require_positive(self, "batch_size")
+        require_not_negative(self, "crop_px", "input_px")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,8 +149,7 @@ class EvaluationConfig:
             raise ValueError(f"protocols must differ, got {self.protocols}")
         if not self.label_fractions or not all(0 < one <= 1 for one in self.label_fractions):
             raise ValueError(f"label_fractions must be in (0, 1], got {self.label_fractions}")
-        if self.seeds < 1 or self.bootstrap < 1:
-            raise ValueError("seeds and bootstrap must be positive")
+        require_positive(self, "seeds", "bootstrap")
         taken = [name for name in self.beside if name in RESERVED_NAMES]
         if taken:
             raise ValueError(f"{taken[0]!r} is a name of the table's own; choose another")

@@ -2,6 +2,13 @@
 
 from dataclasses import dataclass
 
+from dinomm_train.config_checks import (
+    require_not_negative,
+    require_positive,
+    require_probabilities,
+    require_rising,
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinearConfig:
@@ -18,10 +25,10 @@ class LinearConfig:
     """L2 in the gradient: the objective is mean cross-entropy + decay / 2 * weights^2."""
 
     def __post_init__(self) -> None:
-        if not self.learning_rates or min(self.learning_rates) <= 0:
-            raise ValueError(f"learning_rates must be positive, got {self.learning_rates}")
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError("epochs and batch_size must be positive")
+        _require_learning_rates(self.learning_rates)
+        require_positive(self, "learning_rates", "epochs", "batch_size")
+        require_probabilities(self, "momentum")
+        require_not_negative(self, "weight_decay")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,10 +53,11 @@ class FinetuneConfig:
     """Share of a patch's area that a training crop shows; flips and quarter turns come with it."""
 
     def __post_init__(self) -> None:
-        if not self.learning_rates or min(self.learning_rates) <= 0:
-            raise ValueError(f"learning_rates must be positive, got {self.learning_rates}")
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError("epochs and batch_size must be positive")
+        _require_learning_rates(self.learning_rates)
+        require_positive(self, "learning_rates", "epochs", "batch_size")
+        require_probabilities(self, "layer_decay", "warmup_share")
+        require_not_negative(self, "weight_decay")
+        require_rising(self, "crop_scale", most=1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,5 +87,13 @@ class LegacyConfig:
     """Of the few labels, which are drawn with replacement."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.score_batch < 1:
-            raise ValueError("epochs and batch sizes must be positive")
+        require_positive(self, "learning_rate", "epochs", "batch_size", "score_batch")
+        require_positive(self, "resized_px", "centre_px")
+        require_probabilities(self, "momentum")
+        require_not_negative(self, "subset_seed")
+        require_rising(self, "crop_scale", most=1.0)
+
+
+def _require_learning_rates(rates: tuple[float, ...]) -> None:
+    if not rates:
+        raise ValueError("learning_rates must hold at least one")

@@ -12,5 +12,5 @@ def test_by_default_a_batch_goes_through_whole_stored_and_not_compiled() -> None
 
 
 def test_a_negative_part_of_a_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match="micro_batch must not be negative, got -1"):
+    with pytest.raises(ValueError, match="micro_batch must be finite and not negative, got -1"):
         ComputeConfig(micro_batch=-1)

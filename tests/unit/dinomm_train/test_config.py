@@ -41,17 +41,17 @@ def test_both_recipes_share_what_was_not_a_defect() -> None:
 def test_impossible_values_are_refused_with_their_name() -> None:
     with pytest.raises(ValueError, match="warmup_epochs must not exceed epochs"):
         ScheduleConfig(epochs=5)
-    with pytest.raises(ValueError, match="global_batch must be positive"):
+    with pytest.raises(ValueError, match="global_batch must be finite and positive"):
         SamplingConfig(global_batch=0)
-    with pytest.raises(ValueError, match="depth must not be negative"):
+    with pytest.raises(ValueError, match="depth must be finite and not negative"):
         ModelConfig(depth=-1)
-    with pytest.raises(ValueError, match="prototypes must be positive"):
+    with pytest.raises(ValueError, match="prototypes must be finite and positive"):
         HeadConfig(prototypes=0)
-    with pytest.raises(ValueError, match="student_temperature must be positive"):
+    with pytest.raises(ValueError, match="student_temperature must be finite and positive"):
         LossConfig(student_temperature=0.0)
     with pytest.raises(ValueError, match="betas must lie in"):
         OptimConfig(betas=(0.9, 1.0))
-    with pytest.raises(ValueError, match="keep_last must be positive"):
+    with pytest.raises(ValueError, match="keep_last must be finite and positive"):
         OutputConfig(keep_last=0)
 
 
