@@ -191,6 +191,16 @@ def test_fine_tuning_of_nothing_but_untrained_networks_is_refused(
     assert not list(tmp_path.glob("scores.*"))
 
 
+def test_too_few_labels_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    small = make_dataset(tmp_path / "dataset", samples={"train": 12, "test": 4})
+    run, out = write_run(tmp_path / "run", small), tmp_path / "out"
+    fractions = ("--label-fraction", 0.05, "--label-fraction", 1)
+    result = invoke("evaluate", run, small, "--out", out, *FAST, *fractions)
+    assert isinstance(result.exception, TrainError)
+    assert "--label-fraction 0.05 of 12 train samples is 1" in str(result.exception)
+    assert not out.exists()
+
+
 def test_options_can_stand_in_a_file_and_the_command_line_wins(
     dataset: Path, run: Path, tmp_path: Path
 ) -> None:
