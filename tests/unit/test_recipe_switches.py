@@ -1,13 +1,17 @@
 """The table of switches holds each row against its own base, and tells effects from chance."""
 
+import json
 import math
 import statistics
+import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
 from dinomm_train.config_text import resolve_config
+from examples import recipe_switches
 from examples.recipe_switches import (
     BASES,
     CONFIG,
@@ -76,13 +80,16 @@ def test_a_row_is_held_against_its_own_base() -> None:
         name: [dict.fromkeys(SENSORS, mean + offset) for offset in (-1.0, 1.0)]
         for name, mean in means.items()
     }
+    scores[UNTRAINED] = [dict.fromkeys(SENSORS, mean) for mean in (10.0, 40.0)]
     table = table_of(scores, "paper")
-    # Four rows of variance 2: t of 4 degrees of freedom, standard error sqrt(2 (1/2 + 1/2)).
+    # Four trained rows of variance 2: t of 4 degrees of freedom, standard error
+    # sqrt(2 (1/2 + 1/2)).
     margin = 2.7764 * math.sqrt(2)
     assert cells_of(table, FIXED) == [FIXED, "2", "50.0", "50.0", "50.0"]
     assert cells_of(table, "D10 missing sensor is 0")[2] == f"51.0 (+1.0 ± {margin:.1f})"
     assert cells_of(table, REPAIRED)[2] == f"48.0 (-2.0 ± {margin:.1f})"
     assert cells_of(table, "D7 codes wrap")[2] == f"46.5 (-1.5 ± {margin:.1f})"
+    assert "beyond that of all 12 differences together" in table
 
 
 def test_a_single_seed_has_differences_without_margins() -> None:
@@ -105,6 +112,45 @@ def test_each_row_changes_its_base(tmp_path: Path, normalize: str) -> None:
     bases = [configs[base_of(name, normalize)] for name in configs]
     same = [name for name, base in zip(configs, bases, strict=True) if configs[name] == base]
     assert same == [FIXED]
+    assert {(one.health.samples, one.health.knn_every_epochs) for one in configs.values()} == {
+        (0, 0)
+    }
     assert {(one.sampling.seed, one.sampling.global_batch) for one in configs.values()} == {(3, 8)}
     limits = [one.sampling.sample_limit for name, one in configs.items() if name.startswith("D1 ")]
     assert limits == ([96] if normalize == "zscore" else [])
+
+
+def test_every_row_is_trained_once_per_seed_and_bases_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def pretend(_: click.Group, command: str, *arguments: object) -> None:
+        options = [str(one) for one in arguments]
+        out = Path(next(one for one in options if one.startswith("--out="))[6:])
+        if command == "build-shards":
+            out.mkdir()
+            (out / "dataset.json").write_text('{"splits": {"train": {"samples": 100}}}')
+        if command == "pretrain":
+            made.append(out.name)
+        if command == "evaluate":
+            names = [one[9:].partition("=")[0] for one in options if one.startswith("--beside=")]
+            rows = [
+                {"network": name, "sensors": sensors, "micro_ap": 0.5}
+                for name in (UNTRAINED, *names)
+                for sensors in SENSORS
+            ]
+            out.mkdir()
+            (out / "scores.json").write_text(json.dumps({"rows": rows}))
+
+    (tmp_path / "archive").mkdir()
+    monkeypatch.setattr(recipe_switches, "call", pretend)
+    arguments = ["--seeds", "1", "--base-seeds", "2", "--normalize", "paper"]
+    monkeypatch.setattr(sys, "argv", ["recipe_switches.py", str(tmp_path), *arguments])
+    assert recipe_switches.main() == 0
+    assert [name[-1] for name in made] == ["0"] * 8 + ["1"] * 2
+    assert len(set(made)) == 10
+    table = (tmp_path / "switches.md").read_text()
+    assert cells_of(table, FIXED)[1:3] == ["2", "50.0"]
+    assert recipe_switches.main() == 0
+    assert len(made) == 10, "what is there already is kept"
