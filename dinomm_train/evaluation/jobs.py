@@ -27,7 +27,7 @@ from dinomm_train.evaluation.protocol_config import (
     LinearConfig,
 )
 
-_VERSION = 1
+_VERSION = 2
 """Of how jobs are done; predictions of another one are made anew."""
 
 FEATURE_PROTOCOLS: tuple[Protocol, ...] = ("knn", "linear", "logistic")

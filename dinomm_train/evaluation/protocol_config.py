@@ -42,7 +42,8 @@ class FinetuneConfig:
     """A block's learning rate as a share of the next one's."""
 
     epochs: int = 20
-    """Validation chooses the epoch whose weights are kept."""
+    """Validation chooses the epoch whose weights are kept; where it has more patches than are
+    learnt from, among every second, third, … epoch, the last one included."""
 
     warmup_share: float = 0.1
     """Of all steps: the learning rate rises over these, then falls to zero along a cosine."""

@@ -122,6 +122,9 @@ def _train(
             optimizer.step()
             schedule.step()
             advance(len(labels))
+        # Counted back from the last epoch, which is always scored.
+        if (config.epochs - 1 - epoch) % _epochs_per_score(task):
+            continue
         score = _validation_score(model, task)
         if score > best.validation_micro_ap:
             best = Finetuned(
@@ -183,6 +186,11 @@ def _training_batches(
         crops = cut_crops(images, boxes, crop_px=task.size.input_px, antialias=task.size.antialias)
         labels = torch.from_numpy(task.train.labels[positions]).to(task.device)
         yield blank_missing(crops, task.frozen.expects, task.sensors), labels
+
+
+def _epochs_per_score(task: FinetuneTask) -> int:
+    """So many that no more patches are scored than learnt from: few labels make short epochs."""
+    return math.ceil(len(task.validation_positions) / len(task.positions))
 
 
 def _validation_score(model: nn.Module, task: FinetuneTask) -> float:

@@ -58,6 +58,23 @@ def test_the_network_learns_its_labels_and_the_frozen_one_stays_as_it_was(
     ), "the weights of the best epoch are kept"
 
 
+@pytest.mark.parametrize(("labelled", "scored"), [(96, 15), (24, 15), (6, 4), (1, 1)])
+def test_few_labels_do_not_make_validation_the_work(
+    task: FinetuneTask, monkeypatch: pytest.MonkeyPatch, labelled: int, scored: int
+) -> None:
+    scores: list[float] = []
+
+    def score_better_each_time(*_: object) -> float:
+        scores.append(len(scores) / 100)
+        return scores[-1]
+
+    monkeypatch.setattr(module, "_training_batches", lambda *_: iter(()))
+    monkeypatch.setattr(module, "_validation_score", score_better_each_time)
+    few = dataclasses.replace(task, positions=np.arange(labelled))
+    assert finetune(few, FAST).epoch == FAST.epochs, "the last one is scored"
+    assert len(scores) == scored
+
+
 def test_the_same_seed_ends_with_the_same_network_and_another_with_another(
     task: FinetuneTask,
 ) -> None:
