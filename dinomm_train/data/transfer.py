@@ -17,9 +17,10 @@ def to_device(array: Shaped[np.ndarray, "..."], device: torch.device) -> Shaped[
 
 
 def to_host(tensor: Shaped[Tensor, "..."]) -> Callable[[], Shaped[Tensor, "..."]]:
-    """A copy on the host, under way; the call waits for it, and for nothing asked of a GPU later.
+    """A GPU's tensor on its way to the host; the call waits for it, and for nothing asked later.
 
-    A blocking copy would keep the host from giving the GPU its next work.
+    A blocking copy would keep the host from giving the GPU its next work. What is on the host
+    already stays what it is.
     """
     copy = tensor.to("cpu", non_blocking=True)
     if tensor.device.type != "cuda":

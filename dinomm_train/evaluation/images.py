@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -15,6 +15,7 @@ from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.inputs import InputScaling, to_network_input
 from dinomm_train.data.planned_batches import read_batches
 from dinomm_train.data.stored_split import StoredSplit
+from dinomm_train.data.transfer import to_device
 from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.config import SENSOR_SETS, ExtractionConfig, SensorSet
 from dinomm_train.models.frozen import ExpectedInput, FrozenBackbone
@@ -121,11 +122,13 @@ def blank_missing(
     sensors: SensorSet,
 ) -> Float32[Tensor, "batch channel height width"]:
     """The images with the fill value in every channel of a sensor that is not in the set."""
-    kept = present_channels(expects.channel_sensors, sensors).to(images.device)[:, None, None]
+    kept = present_channels(expects.channel_sensors, sensors, images.device)[:, None, None]
     return torch.where(kept, images, expects.fill)
 
 
-def present_channels(channel_sensors: tuple[Sensor, ...], sensors: SensorSet) -> Tensor:
-    """Which channels the sensors of the set measure, as booleans, given whose each is."""
+def present_channels(
+    channel_sensors: tuple[Sensor, ...], sensors: SensorSet, device: torch.device
+) -> Bool[Tensor, " channel"]:
+    """Which channels the sensors of the set measure, given whose each is; nothing is waited for."""
     wanted = sensors.split("+")
-    return torch.tensor([sensor in wanted for sensor in channel_sensors])
+    return to_device(np.array([sensor in wanted for sensor in channel_sensors]), device)

@@ -58,7 +58,7 @@ class RandomConvolutions(Encoder):
         """See the base class; filters do not see a missing channel."""
         top, left = ((side - self._crop_px) // 2 for side in images.shape[-2:])
         cropped = images[:, :, top : top + self._crop_px, left : left + self._crop_px]
-        present = present_channels(self._channel_sensors, sensors).to(images.device)
+        present = present_channels(self._channel_sensors, sensors, images.device)
         filters = self._filters[:, present]
         return torch.cat(
             [_means(few, filters) for few in torch.split(cropped[:, present], _IMAGES_AT_ONCE)]

@@ -31,5 +31,5 @@ class ChannelStatistics(Encoder):
         std, mean = torch.std_mean(pixels, dim=2, correction=0)
         least, greatest = torch.aminmax(pixels, dim=2)
         numbers = torch.stack([mean, std, least, greatest], dim=1)
-        present = present_channels(self._channel_sensors, sensors).to(images.device)
+        present = present_channels(self._channel_sensors, sensors, images.device)
         return torch.where(present, numbers, 0.0).flatten(1)

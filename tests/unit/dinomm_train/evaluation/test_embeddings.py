@@ -8,9 +8,11 @@ import xarray
 
 import dinomm_train
 from dinomm_train.data.index import StoredDataset
+from dinomm_train.data.transfer import to_host
 from dinomm_train.evaluation import embedding_files
 from dinomm_train.evaluation.config import ExtractionConfig, SensorSet
 from dinomm_train.evaluation.embeddings import embed_dataset, write_embeddings
+from dinomm_train.evaluation.encoders import NetworkEncoder
 from dinomm_train.evaluation.images import blank_missing, read_images
 from dinomm_train.models.frozen import FrozenBackbone, expected_input, untrained
 from dinomm_train.pretrained import read_frozen_backbone
@@ -63,7 +65,7 @@ def test_every_patch_has_a_row_per_sensor_set_with_its_own_features(
     assert metadata[b"network"] == b"a network"
 
 
-def test_a_parquet_file_is_of_large_row_groups_and_no_larger_than_its_features(
+def test_a_parquet_file_is_of_large_row_groups_without_dictionaries_of_floats(
     dataset: StoredDataset,
     frozen: FrozenBackbone,
     tmp_path: Path,
@@ -122,3 +124,20 @@ def test_the_python_call_gives_keys_and_features_of_one_split(
     assert keys == [split.key(position) for position in range(5)]
     expected = features_of(read_frozen_backbone(run), dataset, "test", "s2")
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_not_waited_for_between_batches(frozen: FrozenBackbone) -> None:
+    config = ExtractionConfig(device="cuda")
+    device = torch.device("cuda")
+    encoder = NetworkEncoder(frozen, patch_px=32, config=config, device=device)
+    images = torch.rand(4, 14, 32, 32, device=device)
+    expected = [encoder.encode(images, sensors) for sensors in SENSORS]
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        waits = [to_host(encoder.encode(images, sensors)) for sensors in SENSORS]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for wait, one in zip(waits, expected, strict=True):
+        assert torch.equal(wait(), one.cpu())
