@@ -61,9 +61,9 @@ def _finetune(config: EvaluationConfig, chooser: str) -> str:
     return (
         f"the whole network learns, AdamW, batches of {one.batch_size}, weight decay "
         f"{one.weight_decay:g}, flips, quarter turns and crops of {low:g} to {high:g} of the area; "
-        f"epoch and learning rate chosen by micro AP on {chooser}, scored at most once per as many "
-        f"training patches as it has. Pretrained: {words(one)}; from scratch: "
-        f"{words(config.scratch)}"
+        f"epoch and learning rate chosen by micro AP on {chooser}, scored once per as many "
+        f"training patches as it has, and five times at least. Pretrained: {words(one)}; from "
+        f"scratch: {words(config.scratch)}"
     )
 
 

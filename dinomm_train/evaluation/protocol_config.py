@@ -27,7 +27,7 @@ class LinearConfig:
     def __post_init__(self) -> None:
         _require_learning_rates(self.learning_rates)
         require_positive(self, "learning_rates", "epochs", "batch_size")
-        require_probabilities(self, "momentum")
+        _require_momentum(self.momentum)
         require_not_negative(self, "weight_decay")
 
 
@@ -43,7 +43,7 @@ class FinetuneConfig:
 
     epochs: int = 20
     """Validation chooses the epoch whose weights are kept; where it has more patches than are
-    learnt from, among every second, third, … epoch, the last one included."""
+    learnt from, among every second, third, … epoch, five at least, the last one included."""
 
     warmup_share: float = 0.1
     """Of all steps: the learning rate rises over these, then falls to zero along a cosine."""
@@ -56,6 +56,7 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         _require_learning_rates(self.learning_rates)
         require_positive(self, "learning_rates", "epochs", "batch_size")
+        require_positive(self, "layer_decay")
         require_probabilities(self, "layer_decay", "warmup_share")
         require_not_negative(self, "weight_decay")
         require_rising(self, "crop_scale", most=1.0)
@@ -90,7 +91,7 @@ class LegacyConfig:
     def __post_init__(self) -> None:
         require_positive(self, "learning_rate", "epochs", "batch_size", "score_batch")
         require_positive(self, "resized_px", "centre_px")
-        require_probabilities(self, "momentum")
+        _require_momentum(self.momentum)
         require_not_negative(self, "subset_seed")
         require_rising(self, "crop_scale", most=1.0)
 
@@ -98,3 +99,8 @@ class LegacyConfig:
 def _require_learning_rates(rates: tuple[float, ...]) -> None:
     if not rates:
         raise ValueError("learning_rates must hold at least one")
+
+
+def _require_momentum(momentum: float) -> None:
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must lie in [0, 1), got {momentum}")

@@ -19,6 +19,7 @@ from dinomm_train.data.draws import Purpose, ViewKey, view_uniforms
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.order import epoch_order
 from dinomm_train.data.stored_split import StoredSplit
+from dinomm_train.data.transfer import to_host
 from dinomm_train.evaluation.config import SensorSet
 from dinomm_train.evaluation.images import (
     InputSize,
@@ -33,6 +34,9 @@ from dinomm_train.models.frozen import FrozenBackbone
 
 SCORED_AT_ONCE = 64
 """Patches of a split whose probabilities are computed together."""
+
+_LEAST_SCORES = 5
+"""Epochs that validation chooses among, where there are as many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,8 +103,8 @@ def predict_split(
     with torch.no_grad(), _arithmetic(task.device):
         for images in read_images(task.dataset, split, batches, task.device):
             fitted = blank_missing(fit_images(images, task.size), task.frozen.expects, sensors)
-            rows.append(torch.sigmoid(model(fitted).float()).cpu())
-    return torch.cat(rows).numpy()
+            rows.append(to_host(torch.sigmoid(model(fitted).float())))
+    return torch.cat([wait() for wait in rows]).numpy()
 
 
 def _train(
@@ -123,7 +127,7 @@ def _train(
             schedule.step()
             advance(len(labels))
         # Counted back from the last epoch, which is always scored.
-        if (config.epochs - 1 - epoch) % _epochs_per_score(task):
+        if (config.epochs - 1 - epoch) % _epochs_per_score(task, config.epochs):
             continue
         score = _validation_score(model, task)
         if score > best.validation_micro_ap:
@@ -188,9 +192,10 @@ def _training_batches(
         yield blank_missing(crops, task.frozen.expects, task.sensors), labels
 
 
-def _epochs_per_score(task: FinetuneTask) -> int:
-    """So many that no more patches are scored than learnt from: few labels make short epochs."""
-    return math.ceil(len(task.validation_positions) / len(task.positions))
+def _epochs_per_score(task: FinetuneTask, epochs: int) -> int:
+    """So many that no more patches are scored than learnt from, but few enough for a choice."""
+    for_balance = math.ceil(len(task.validation_positions) / len(task.positions))
+    return min(for_balance, max(1, epochs // _LEAST_SCORES))
 
 
 def _validation_score(model: nn.Module, task: FinetuneTask) -> float:

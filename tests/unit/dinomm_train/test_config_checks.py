@@ -108,3 +108,11 @@ def test_nothing_takes_a_number_that_is_none_or_below_what_it_may_be(
 def test_the_sweep_sees_every_section() -> None:
     seen = {path.rpartition(".")[0] for path, _, _ in NUMBERS}
     assert {"RunConfig.optim", "RunConfig.views.published", "StorageOptions.retry"} <= seen
+
+
+def test_nothing_is_learnt_or_forgotten_for_ever() -> None:
+    for config in (LinearConfig, LegacyConfig):
+        with pytest.raises(ValueError, match=r"momentum must lie in \[0, 1\), got 1"):
+            config(momentum=1.0)
+    with pytest.raises(ValueError, match="layer_decay must be finite and positive"):
+        FinetuneConfig(layer_decay=0.0)

@@ -58,7 +58,7 @@ def test_the_network_learns_its_labels_and_the_frozen_one_stays_as_it_was(
     ), "the weights of the best epoch are kept"
 
 
-@pytest.mark.parametrize(("labelled", "scored"), [(96, 15), (24, 15), (6, 4), (1, 1)])
+@pytest.mark.parametrize(("labelled", "scored"), [(96, 15), (24, 15), (12, 8), (6, 5), (1, 5)])
 def test_few_labels_do_not_make_validation_the_work(
     task: FinetuneTask, monkeypatch: pytest.MonkeyPatch, labelled: int, scored: int
 ) -> None:
