@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from dinomm_train import load_backbone
 from dinomm_train.cli import cli
 from dinomm_train.errors import TrainError
+from dinomm_train.evaluation.report.files import OPTIONAL_FILES
 from tests.checkpoint_fixture import write_run
 from tests.shard_fixture import make_dataset
 
@@ -66,6 +67,7 @@ def test_evaluate_scores_the_run_and_its_floors_under_every_sensor_set(
     pictures = {path.name for path in out.glob("*.png")}
     assert pictures >= {"scores.png", "labels.png", "classes.png", "attention.png"}
     assert "neighbours.png" in pictures
+    assert pictures <= set(OPTIONAL_FILES), "a later report without them takes them away"
 
 
 def test_a_second_call_finds_features_and_fits_and_says_the_same(

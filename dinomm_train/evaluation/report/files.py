@@ -17,7 +17,7 @@ from dinomm_train.evaluation.report.markdown import to_markdown
 from dinomm_train.evaluation.report.page import to_page
 from dinomm_train.evaluation.report.tables import to_csv, to_group_csv, to_plain
 
-_OPTIONAL_FILES = (
+OPTIONAL_FILES = (
     "labels.png",
     "groups.png",
     "attention.png",
@@ -51,18 +51,20 @@ def write_report(evaluation: Evaluation, folder: Path, gallery: Gallery) -> tupl
         for name, keys in evaluation.subsets.items()
     }
     names = (*texts, *(name for name, _ in figures.values()))
-    _remove_others(folder, names)
+    is_reused = (folder / "scores.json").exists()
     for name, text in texts.items():
         write_text(folder / name, text)
     for name, figure in figures.values():
         with whole_file(folder / name) as partial:
             figure.savefig(partial, format="png", dpi=150)
+    if is_reused:
+        _remove_others(folder, names)
     return tuple(folder / name for name in names)
 
 
 def _remove_others(folder: Path, names: Collection[str]) -> None:
     """Take away what an earlier report left and this one does not write anew."""
-    for pattern in _OPTIONAL_FILES:
+    for pattern in OPTIONAL_FILES:
         for path in folder.glob(pattern):
             if path.relative_to(folder).as_posix() not in names:
                 path.unlink()

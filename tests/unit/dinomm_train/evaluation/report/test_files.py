@@ -67,11 +67,15 @@ def test_pictures_without_something_to_show_are_left_out() -> None:
 
 def test_what_an_earlier_call_wrote_and_this_one_does_not_is_taken_away(tmp_path: Path) -> None:
     evaluation = make_evaluation()
+    (tmp_path / "groups.png").write_bytes(b"a reader's own, before any report")
+    fewer = dataclasses.replace(make_evaluation(fractions=(1.0,)), subsets={})
+    bare = tuple(dataclasses.replace(row, groups=()) for row in fewer.rows)
+    write_report(dataclasses.replace(fewer, rows=bare), tmp_path, {})
+    assert (tmp_path / "groups.png").read_bytes().startswith(b"a reader's own")
     attention = {"What the network looks at": ("attention.png", draw_scores(evaluation))}
     first = write_report(evaluation, tmp_path, attention)
     (tmp_path / "own.png").write_bytes(b"a reader's own")
     (tmp_path / "labels" / "own.txt").write_text("a reader's own")
-    fewer = dataclasses.replace(make_evaluation(fractions=(1.0,)), subsets={})
     second = write_report(fewer, tmp_path, {})
     gone = {path.relative_to(tmp_path).as_posix() for path in set(first) - set(second)}
     assert gone == {"attention.png", "labels.png", "labels/labels-0.1-seed-0.txt"}
