@@ -139,6 +139,7 @@ class TrainLoop:
             return
         if report is not None:
             report.write_row()
+        self.watch.mark("leaving a capsule of the step")
         stop_for_skips(self.run, self._checkpoint(self.step - 1), self.input)
 
     def _announce(self) -> None:

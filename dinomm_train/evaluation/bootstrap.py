@@ -32,7 +32,7 @@ def draw_resamples(
     rng = np.random.default_rng(seed)
     even = np.full(len(labels), 1 / len(labels))
     counts: Int64[np.ndarray, "resample sample"] = rng.multinomial(len(labels), even, resamples)
-    while len(empty := np.flatnonzero(~counts[:, labelled].any(axis=1))):
+    while len(empty := np.flatnonzero(~counts.any(axis=1, where=labelled))):
         counts[empty] = rng.multinomial(len(labels), even, len(empty))
     return counts
 

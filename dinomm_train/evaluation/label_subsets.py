@@ -33,5 +33,5 @@ def draw_subset(
 
 
 def fraction_text(fraction: float) -> str:
-    """A share of labels in names and keys: in full, as no two shares may be called the same."""
+    """A share of labels in names of files and keys of JSON, where no two may be called the same."""
     return np.format_float_positional(fraction, trim="-")

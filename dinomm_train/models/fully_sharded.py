@@ -45,8 +45,8 @@ def shard_networks(
 
     All ranks of the process group take part, and have the same weights before. In half precision
     the linear layers of blocks are gathered in bf16, to which autocast would round them anyway; all
-    else, and the sums of gradients, stay in float32. Attention and perceptrons are compiled each by
-    itself, as weights are gathered between them.
+    else, and the sums of gradients, stay in float32. Where layers are compiled, attention and
+    perceptrons are by themselves, as weights are gathered between them, in all blocks but the last.
 
     Raises:
         TrainError: the backbone is not made of plain blocks.

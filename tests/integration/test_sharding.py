@@ -84,10 +84,12 @@ def whole_state(learner: Learner) -> dict[str, Tensor]:
     return {f"{part}.{name}": one.clone() for part in parts for name, one in parts[part].items()}
 
 
-def learn_side_by_side(ranks: Ranks, config: RunConfig, tolerance: float = 2e-5) -> None:
+def learn_side_by_side(
+    ranks: Ranks, config: RunConfig, tolerance: float = 2e-5, **compute: bool
+) -> None:
     """Three steps of ranks that share all out, and of a process that sees the whole batch."""
     alone = Learner(config, replace(ranks, rank=0, world=1), channels=3)
-    shared_compute = replace(config.compute, sharding="fsdp")
+    shared_compute = replace(config.compute, sharding="fsdp", **compute)
     sharing = Learner(replace(config, compute=shared_compute), ranks, channels=3)
     for step in range(3):
         values = replace(VALUES, last_layer_frozen=step == 0)
@@ -116,12 +118,21 @@ def learn_in_other_ways() -> None:
         replace(SMALL, head=replace(head, unit_prototypes=False)),
         replace(SMALL, compute=ComputeConfig(micro_batch=1)),
         replace(SMALL, compute=ComputeConfig(checkpoint_activations=True)),
-        replace(SMALL, compute=ComputeConfig(compile=True)),
-        replace(SMALL, compute=ComputeConfig(compile=True, checkpoint_activations=True)),
     )
     with join_ranks("cpu") as ranks:
         for config in changes:
             learn_side_by_side(ranks, config)
+
+
+def learn_compiled() -> None:
+    counts = torch._dynamo.utils.counters["stats"]
+    with join_ranks("cpu") as ranks:
+        for compute in ({"compile": True}, {"compile": True, "checkpoint_activations": True}):
+            counts.clear()
+            torch._dynamo.reset()
+            learn_side_by_side(ranks, SMALL, **compute)
+            # Attention and perceptron, with gradients and without.
+            assert counts["unique_graphs"] >= 4
 
 
 def learn_as_with_older_torch() -> None:
@@ -216,6 +227,11 @@ def test_it_is_the_same_clipped_in_parts_recomputed_and_with_prototypes_of_any_l
     forks: Forks,
 ) -> None:
     both_ranks(forks, learn_in_other_ways)
+
+
+@pytest.mark.slow
+def test_compiled_layers_learn_what_plain_ones_do(forks: Forks) -> None:
+    both_ranks(forks, learn_compiled)
 
 
 @pytest.mark.slow

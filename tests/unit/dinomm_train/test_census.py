@@ -70,6 +70,16 @@ def test_of_a_run_that_stands_still_the_rank_that_fell_silent_is_named() -> None
     assert verdict.message.startswith("rank 1 on node-a has not been heard of for 3 s")
 
 
+def test_of_a_run_that_stands_still_a_rank_that_was_heard_of_since_is_not_blamed() -> None:
+    one = Census(silence_s=3.0, limit_s=3.0)
+    one.note(0.0, [sign(1, 1), sign(1, 1)])
+    one.note(1.7, [sign(2, 1), sign(2, 1)])
+    one.note(3.1, [sign(3, 1), sign(2, 1)])
+    verdict = one.judge(3.1)
+    assert verdict is not None
+    assert verdict.accused == frozenset()
+
+
 def test_start_up_may_take_longer_than_a_step() -> None:
     one = census()
     one.note(0.0, [sign(1, 1, steady=False)])
