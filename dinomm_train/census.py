@@ -124,7 +124,7 @@ class Census:
         if still_s <= (limit_s if is_steady else START_FACTOR * limit_s):
             return None
         # Who stopped took the others' progress with it, so that its silence is about as old as the
-        # standstill; who is only slow to say something has done so since half of it.
+        # standstill. A rank that is merely slow has given a sign in the second half of it.
         if verdict := self._judge_silence(now_s, still_s / 2):
             return verdict
         places = "; ".join(f"{_name(rank, seen)} is {seen.sign.doing}" for rank, seen in going)
