@@ -7,9 +7,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dinomm_train.config import ComputeConfig, RunConfig
-from dinomm_train.data.transfer import wait_for_device
 from dinomm_train.distributed import Ranks
 from dinomm_train.models.student_teacher import build_student_teacher
+from dinomm_train.transfer import wait_for_device
 
 _SIDE = 4096
 """Side of the measured matrices: large enough that a GPU is at its rate, 32 MiB each in bf16."""

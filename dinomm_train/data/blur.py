@@ -5,7 +5,7 @@ from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from dinomm_train.data.resampling import Taps, resample
-from dinomm_train.data.transfer import to_device
+from dinomm_train.transfer import to_device
 
 _RADIUS_SIGMAS = 3
 """Where OpenCV ends the kernel of 8-bit images, in standard deviations."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from dinomm_train.config import CropConfig
 from dinomm_train.data.draws import between
 from dinomm_train.data.resampling import Taps, resample
-from dinomm_train.data.transfer import to_device
+from dinomm_train.transfer import to_device
 
 _TRIES = 10
 _TOP, _LEFT, _MIRROR, _FLIP, _TURN = range(2 * _TRIES, 2 * _TRIES + 5)

@@ -10,8 +10,8 @@ from torch import Tensor
 from bigearth_prep.bands import SENSORS
 from bigearth_prep.card import BandParameters, DatasetCard, Scheme
 from dinomm_train.data.stream import StoredBatch
-from dinomm_train.data.transfer import to_device
 from dinomm_train.errors import TrainError
+from dinomm_train.transfer import to_device
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

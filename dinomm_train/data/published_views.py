@@ -15,7 +15,7 @@ from dinomm_train.data.blur import blur
 from dinomm_train.data.draws import between
 from dinomm_train.data.inputs import SensorChannels
 from dinomm_train.data.radiometry import chosen
-from dinomm_train.data.transfer import to_device
+from dinomm_train.transfer import to_device
 
 _JITTER, _BRIGHTNESS, _CONTRAST, _GRAY, _BLUR, _SIGMA, _SOLARIZE = range(7)
 PUBLISHED_DRAWS = 7

@@ -11,12 +11,11 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
-from bigearth_prep.bands import S1_BANDS
 from dinomm_train.config import RadiometryConfig
 from dinomm_train.data.blur import blur
 from dinomm_train.data.draws import between
 from dinomm_train.data.inputs import InputScaling, per_channel
-from dinomm_train.data.transfer import to_device
+from dinomm_train.transfer import to_device
 
 (
     _JITTER,
@@ -60,9 +59,9 @@ def change_radiometry(
     changed[blurred, optics] = blur(changed[blurred, optics], sigma_px)
 
     is_speckled = uniforms[:, _SPECKLE] < config.s1_speckle
-    noise_db = _speckle_db(uniforms[is_speckled], config.s1_speckle_looks, crops)
+    noise_db = _speckle_db(uniforms[is_speckled], config.s1_speckle_looks, crops[:, radar])
     unit_db = per_channel(scaling.physical_per_input, crops.device)[radar]
-    changed[chosen(is_speckled, crops.device), radar] += noise_db[:, : len(unit_db)] / unit_db
+    changed[chosen(is_speckled, crops.device), radar] += noise_db / unit_db
     return changed.clamp_(*scaling.valid_range) if scaling.valid_range else changed
 
 
@@ -113,7 +112,7 @@ def _factors(
 def _speckle_db(
     uniforms: Float64[np.ndarray, "crop draw"],
     looks: float,
-    crops: Float32[Tensor, "all_crops channel side side"],
+    crops: Float32[Tensor, "all_crops polarization side side"],
 ) -> Float32[Tensor, "crop polarization side side"]:
     """Noise to add to backscatter in dB: for each crop a window of the field, placed by its draw.
 
@@ -123,13 +122,15 @@ def _speckle_db(
     start = to_device(corners.astype(np.int64), crops.device)
     steps = torch.arange(crops.shape[-1], device=crops.device)
     rows, columns = ((start[:, :, None] + steps) % _SPECKLE_FIELD_PX).unbind(dim=1)
-    field = _speckle_field(looks, crops.device)
+    field = _speckle_field(looks, crops.shape[1], crops.device)
     return field[:, rows[:, :, None], columns[:, None, :]].transpose(0, 1)
 
 
 @lru_cache(maxsize=4)
-def _speckle_field(looks: float, device: torch.device) -> Float32[Tensor, "polarization y x"]:
+def _speckle_field(
+    looks: float, polarizations: int, device: torch.device
+) -> Float32[Tensor, "{polarizations} y x"]:
     """Independent log-gamma noise in dB; the same in every run."""
-    shape = (len(S1_BANDS), _SPECKLE_FIELD_PX, _SPECKLE_FIELD_PX)
+    shape = (polarizations, _SPECKLE_FIELD_PX, _SPECKLE_FIELD_PX)
     power = np.random.default_rng(0).gamma(looks, 1 / looks, shape)
     return to_device((10 * np.log10(power)).astype(np.float32), device)

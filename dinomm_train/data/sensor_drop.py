@@ -5,7 +5,7 @@ from jaxtyping import Float32, Float64, Int8
 from torch import Tensor
 
 from dinomm_train.data.inputs import SensorChannels
-from dinomm_train.data.transfer import to_device
+from dinomm_train.transfer import to_device
 
 BOTH, S1_DROPPED, S2_DROPPED = range(3)
 """What is left of a crop: both sensors, the optics alone, or the radar alone."""
@@ -31,5 +31,7 @@ def drop_sensors(
     """The crops with the channels of dropped sensors set to `fill`."""
     left = crops.clone()
     for state, gone in ((S1_DROPPED, channels.s1), (S2_DROPPED, channels.s2)):
-        left[to_device(np.flatnonzero(states == state), crops.device), gone] = fill
+        chosen = to_device(np.flatnonzero(states == state), crops.device)
+        # Assigning a number by index would copy it to a GPU first, and wait for that.
+        left[:, gone].index_fill_(0, chosen, fill)
     return left

@@ -9,7 +9,7 @@ import torch
 from dinomm_train.data.loader import TrainingBatches
 from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.stream import StoredBatch
-from dinomm_train.data.transfer import wait_for_device
+from dinomm_train.transfer import wait_for_device
 
 _MATMUL_SIDE = {"cuda": 8192, "cpu": 1024}
 

@@ -13,13 +13,13 @@ from torch import Tensor
 from bigearth_prep.card import SPLITS
 from bigearth_prep.terminal import progress_bar
 from dinomm_train.data.index import StoredDataset
-from dinomm_train.data.transfer import to_host
 from dinomm_train.distributed import choose_device
 from dinomm_train.evaluation.config import ExtractionConfig, SensorSet
 from dinomm_train.evaluation.embedding_files import EmbeddedBatch, write_parquet, write_zarr
 from dinomm_train.evaluation.encoders import NetworkEncoder
 from dinomm_train.evaluation.images import choose_sensor_sets, in_batches, read_images
 from dinomm_train.models.frozen import FrozenBackbone, require_same_input
+from dinomm_train.transfer import to_host
 
 
 def embed_dataset(

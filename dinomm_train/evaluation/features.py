@@ -20,10 +20,10 @@ from bigearth_prep.terminal import progress_bar
 from bigearth_prep.whole_file import whole_file, write_text
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.stored_split import StoredSplit
-from dinomm_train.data.transfer import to_host
 from dinomm_train.evaluation.config import ExtractionConfig, SensorSet
 from dinomm_train.evaluation.encoders import Encoder
 from dinomm_train.evaluation.images import in_batches, read_images
+from dinomm_train.transfer import to_host
 
 _Rows = dict[SensorSet, list[Callable[[], Tensor]]]
 """Features of one batch after the other, on their way to the host."""

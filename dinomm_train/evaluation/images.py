@@ -15,10 +15,10 @@ from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.inputs import InputScaling, to_network_input
 from dinomm_train.data.planned_batches import read_batches
 from dinomm_train.data.stored_split import StoredSplit
-from dinomm_train.data.transfer import to_device
 from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.config import SENSOR_SETS, ExtractionConfig, SensorSet
 from dinomm_train.models.frozen import ExpectedInput, FrozenBackbone
+from dinomm_train.transfer import to_device
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,5 +130,18 @@ def present_channels(
     channel_sensors: tuple[Sensor, ...], sensors: SensorSet, device: torch.device
 ) -> Bool[Tensor, " channel"]:
     """Which channels the sensors of the set measure, given whose each is; nothing is waited for."""
+    return to_device(_is_measured(channel_sensors, sensors), device)
+
+
+def measured_channels(
+    channel_sensors: tuple[Sensor, ...], sensors: SensorSet, device: torch.device
+) -> Int64[Tensor, " measured"]:
+    """Their numbers: choosing by a mask would make a GPU count first, and the host wait."""
+    return to_device(np.flatnonzero(_is_measured(channel_sensors, sensors)), device)
+
+
+def _is_measured(
+    channel_sensors: tuple[Sensor, ...], sensors: SensorSet
+) -> Bool[np.ndarray, " channel"]:
     wanted = sensors.split("+")
-    return to_device(np.array([sensor in wanted for sensor in channel_sensors]), device)
+    return np.array([sensor in wanted for sensor in channel_sensors])

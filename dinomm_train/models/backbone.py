@@ -20,6 +20,7 @@ from dinomm_train.models.token_stream import (
     end_stream,
     stream_block,
 )
+from dinomm_train.transfer import to_device
 
 
 class Backbone(nn.Module):
@@ -98,7 +99,7 @@ class Backbone(nn.Module):
         if uniforms is None:
             shape = (len(self._rates), sum(map(len, tokens)))
             uniforms = torch.rand(shape, dtype=torch.float64).numpy()
-        return branch_factors(uniforms, self._rates).to(tokens[0].device, non_blocking=True)
+        return to_device(branch_factors(uniforms, self._rates), tokens[0].device)
 
     def embed(
         self, crops: Float[Tensor, "crop channel height width"]

@@ -1,11 +1,9 @@
 """Stochastic depth (arXiv:1603.09382): crops that skip a residual branch while training."""
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Float64
 from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
 
 
 def drop_rates(vit: VisionTransformer) -> Float64[np.ndarray, " branch"]:
@@ -21,7 +19,7 @@ def drop_rates(vit: VisionTransformer) -> Float64[np.ndarray, " branch"]:
 
 def branch_factors(
     uniforms: Float64[np.ndarray, "branch crop"], rates: Float64[np.ndarray, " branch"]
-) -> Float32[Tensor, "branch crop"]:
+) -> Float32[np.ndarray, "branch crop"]:
     """Zero where a crop skips a branch, elsewhere what keeps the branch's mean over draws.
 
     A branch is skipped where its uniform number in [0, 1) is below its rate.
@@ -29,4 +27,5 @@ def branch_factors(
     rate = rates[:, None]
     is_kept = uniforms >= rate
     share_kept = np.where(rate < 1, 1 - rate, 1.0)
-    return torch.from_numpy((is_kept / share_kept).astype(np.float32))
+    factors: Float32[np.ndarray, "branch crop"] = (is_kept / share_kept).astype(np.float32)
+    return factors

@@ -9,7 +9,7 @@ from bigearth_prep.bands import Sensor
 from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.config import SensorSet
 from dinomm_train.evaluation.encoders import Columns, Encoder
-from dinomm_train.evaluation.images import present_channels
+from dinomm_train.evaluation.images import measured_channels
 
 FILTERS = 128
 SIDE_PX = 3
@@ -17,8 +17,8 @@ SIDE_PX = 3
 STRIDE_PX = 2
 """A filter is applied at every second row and column: a mean over the patch needs no more."""
 
-_IMAGES_AT_ONCE = 4
-"""So few that their responses stay in a processor's cache."""
+_IMAGES_AT_ONCE = {"cpu": 4, "cuda": 64}
+"""So few that their responses stay in a processor's cache; enough to keep a GPU busy."""
 
 
 class RandomConvolutions(Encoder):
@@ -58,10 +58,11 @@ class RandomConvolutions(Encoder):
         """See the base class; filters do not see a missing channel."""
         top, left = ((side - self._crop_px) // 2 for side in images.shape[-2:])
         cropped = images[:, :, top : top + self._crop_px, left : left + self._crop_px]
-        present = present_channels(self._channel_sensors, sensors, images.device)
+        present = measured_channels(self._channel_sensors, sensors, images.device)
         filters = self._filters[:, present]
+        at_once = _IMAGES_AT_ONCE[images.device.type]
         return torch.cat(
-            [_means(few, filters) for few in torch.split(cropped[:, present], _IMAGES_AT_ONCE)]
+            [_means(few, filters) for few in torch.split(cropped[:, present], at_once)]
         )
 
 

@@ -19,7 +19,6 @@ from dinomm_train.data.draws import Purpose, ViewKey, view_uniforms
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.order import epoch_order
 from dinomm_train.data.stored_split import StoredSplit
-from dinomm_train.data.transfer import to_host
 from dinomm_train.evaluation.config import SensorSet
 from dinomm_train.evaluation.images import (
     InputSize,
@@ -29,8 +28,10 @@ from dinomm_train.evaluation.images import (
     read_images,
 )
 from dinomm_train.evaluation.protocol_config import FinetuneConfig
+from dinomm_train.learner import choose_half_precision
 from dinomm_train.models.backbone import Backbone
 from dinomm_train.models.frozen import FrozenBackbone
+from dinomm_train.transfer import to_device, to_host
 
 SCORED_AT_ONCE = 64
 """Patches of a split whose probabilities are computed together."""
@@ -188,7 +189,7 @@ def _training_batches(
         uniforms = view_uniforms(key, Purpose.CROP, views=range(1), draws=CROP_DRAWS)[0]
         boxes = draw_boxes(uniforms, crop, config.crop_scale, images.shape[-1])
         crops = cut_crops(images, boxes, crop_px=task.size.input_px, antialias=task.size.antialias)
-        labels = torch.from_numpy(task.train.labels[positions]).to(task.device)
+        labels = to_device(task.train.labels[positions], task.device)
         yield blank_missing(crops, task.frozen.expects, task.sensors), labels
 
 
@@ -207,5 +208,6 @@ def _validation_score(model: nn.Module, task: FinetuneTask) -> float:
 
 
 def _arithmetic(device: torch.device) -> torch.autocast:
-    """bf16 on a GPU, as it is elsewhere."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+    """bf16 on a GPU that has it, as it is elsewhere."""
+    enabled = choose_half_precision("auto", device)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

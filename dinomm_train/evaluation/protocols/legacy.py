@@ -27,6 +27,7 @@ from dinomm_train.evaluation.images import blank_missing, in_batches, read_image
 from dinomm_train.evaluation.protocol_config import LegacyConfig
 from dinomm_train.models.frozen import FrozenBackbone
 from dinomm_train.models.layers import last_tokens
+from dinomm_train.transfer import to_device
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,4 +169,4 @@ def _training_features(
         uniforms = view_uniforms(key, Purpose.CROP, views=range(1), draws=CROP_DRAWS)[0]
         boxes = draw_boxes(uniforms, crop, config.crop_scale, images.shape[-1])
         crops = cut_crops(images, boxes, crop_px=side, antialias=False)
-        yield _features(task, crops), torch.from_numpy(task.train.labels[chosen]).to(task.device)
+        yield _features(task, crops), to_device(task.train.labels[chosen], task.device)

@@ -4,13 +4,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from dinomm_train.evaluation.encoders import Columns
 from dinomm_train.evaluation.protocol_config import LinearConfig
+from dinomm_train.transfer import to_device
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,9 +85,10 @@ def fit_linear_probes(
     targets = labels.to(features.dtype)
     rates, classes = len(config.learning_rates), labels.shape[1]
     layers = [_Layer.zeros(one, rates * classes, seen) for one in columns]
-    peak = torch.tensor(config.learning_rates, device=seen.device).repeat_interleave(classes)
+    peak = to_device(np.array(config.learning_rates, dtype=np.float32), seen.device)
+    peak = peak.repeat_interleave(classes)
     batches = config.epochs * math.ceil(len(seen) / config.batch_size)
-    for step, rows in enumerate(_shuffled_batches(len(seen), config, seed)):
+    for step, rows in enumerate(_shuffled_batches(len(seen), config, seed, seen.device)):
         factor = 0.5 * (1 + math.cos(math.pi * step / batches))
         chosen, wanted = seen[rows], targets[rows].repeat(1, rates)
         for layer in layers:
@@ -149,7 +152,11 @@ class _Layer:
         self.bias.addcmul_(self.bias_velocity, lr, value=-1)
 
 
-def _shuffled_batches(count: int, config: LinearConfig, seed: int) -> Iterator[Tensor]:
+def _shuffled_batches(
+    count: int, config: LinearConfig, seed: int, device: torch.device
+) -> Iterator[Int64[Tensor, " row"]]:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(config.epochs):
-        yield from torch.split(torch.randperm(count, generator=generator), config.batch_size)
+        # On its way once: rows that are chosen on the host make a GPU wait for each batch.
+        order = torch.randperm(count, generator=generator)
+        yield from torch.split(to_device(order, device), config.batch_size)

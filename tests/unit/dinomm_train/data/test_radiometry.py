@@ -137,6 +137,29 @@ def test_speckle_adds_the_logarithm_of_unit_mean_gamma_noise(looks: float) -> No
     assert torch.allclose(changed[:, :3], crops[:, :3], atol=1e-6)
 
 
+@pytest.mark.parametrize("polarizations", [1, 2, 4])
+def test_each_of_any_number_of_radar_channels_has_noise_of_its_own(polarizations: int) -> None:
+    count = 1 + polarizations
+    scaling = InputScaling(
+        channels=SensorChannels(s2=slice(0, 1), s1=slice(1, count)),
+        gain=np.ones(count, dtype=np.float32),
+        bias=np.zeros(count, dtype=np.float32),
+        physical_per_input=np.arange(1, count + 1, dtype=np.float32),
+        physical_at_zero=np.zeros(count, dtype=np.float32),
+        valid_range=None,
+    )
+    uniforms = np.random.default_rng(1).random((COUNT, radiometry_draws(count)))
+    config = replace(STILL, s1_speckle=1.0, s1_speckle_looks=4.0)
+    crops = torch.zeros(COUNT, count, 20, 20)
+    changed = change_radiometry(crops, uniforms, np.zeros(COUNT), config, scaling)
+    assert not changed[:, 0].any()
+    noise_db = (changed.numpy() * scaling.physical_per_input[:, None, None])[:, 1:]
+    between = np.corrcoef(noise_db.swapaxes(0, 1).reshape(polarizations, -1))
+    assert np.allclose(between, np.eye(polarizations), atol=0.02)
+    spread_db = 10 / np.log(10) * np.sqrt(special.polygamma(1, 4.0))
+    assert np.allclose(noise_db.std(axis=(0, 2, 3)), spread_db, rtol=0.02)
+
+
 def test_blur_smooths_the_optics_alone() -> None:
     crops = random_crops(side=12)
     changed = change(crops, replace(STILL, blur_sigma_px=(1.0, 2.0)), blur=1.0)

@@ -8,7 +8,6 @@ import xarray
 
 import dinomm_train
 from dinomm_train.data.index import StoredDataset
-from dinomm_train.data.transfer import to_host
 from dinomm_train.evaluation import embedding_files
 from dinomm_train.evaluation.config import ExtractionConfig, SensorSet
 from dinomm_train.evaluation.embeddings import embed_dataset, write_embeddings
@@ -16,6 +15,7 @@ from dinomm_train.evaluation.encoders import NetworkEncoder
 from dinomm_train.evaluation.images import blank_missing, read_images
 from dinomm_train.models.frozen import FrozenBackbone, expected_input, untrained
 from dinomm_train.pretrained import read_frozen_backbone
+from dinomm_train.transfer import to_host
 from tests.checkpoint_fixture import TINY_MODEL, TINY_RUN, write_run
 from tests.shard_fixture import make_dataset
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dinomm_train.data.transfer import to_device, to_host
+from dinomm_train.transfer import to_device, to_host
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.bool_, np.uint8])

@@ -8,12 +8,18 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 
-def to_device(array: Shaped[np.ndarray, "..."], device: torch.device) -> Shaped[Tensor, "..."]:
-    """The array as a tensor there; on a CPU it shares the array's memory.
+def to_device(
+    array: Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."], device: torch.device
+) -> Shaped[Tensor, "..."]:
+    """The host's array as a tensor there; on a CPU it shares the array's memory.
 
-    A blocking copy to a GPU first waits until the GPU has done all that was asked of it before.
+    A copy to a GPU from ordinary memory waits until the GPU has done all that it was given, also
+    where it is asked not to. So it starts from a pinned copy, which torch keeps until it is done.
     """
-    return torch.from_numpy(array).to(device, non_blocking=True)
+    tensor = torch.as_tensor(array)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def to_host(tensor: Shaped[Tensor, "..."]) -> Callable[[], Shaped[Tensor, "..."]]:

@@ -1,0 +1,129 @@
+"""What a GPU would be asked for in a step; gradients are made up."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dinomm_train import learner as learner_module
+from dinomm_train.config import (
+    CropConfig,
+    HeadConfig,
+    ModelConfig,
+    PublishedConfig,
+    RadiometryConfig,
+    RunConfig,
+    ViewConfig,
+)
+from dinomm_train.data.draws import ViewKey
+from dinomm_train.data.inputs import InputScaling, SensorChannels
+from dinomm_train.data.views import Views, make_views
+from dinomm_train.distributed import Ranks
+from dinomm_train.learner import Learner
+from dinomm_train.models.student_teacher import build_student_teacher
+from dinomm_train.schedules import StepValues
+from dinomm_train.transfer import to_device
+from tests.fake_gpu import GPU, NeverWaits, WaitError, on_gpu, put_on_gpu
+
+SAMPLES = 16
+TINY = RunConfig(
+    model=ModelConfig(
+        name="vit_tiny_patch16_224", patch_px=8, depth=2, width=24, heads=2, drop_path=0.5
+    ),
+    head=HeadConfig(hidden=16, bottleneck=8, prototypes=32),
+    views=ViewConfig(
+        crops=CropConfig(global_px=16, local_px=8, local_count=2),
+        radiometry=RadiometryConfig(s2_gray=0.5),
+        published=PublishedConfig(gray=0.5),
+    ),
+)
+VALUES = StepValues(
+    epoch=0,
+    lr=0.01,
+    weight_decay=0.1,
+    teacher_momentum=0.9,
+    teacher_temperature=0.04,
+    last_layer_frozen=False,
+)
+SCALING = InputScaling(
+    channels=SensorChannels(s2=slice(0, 3), s1=slice(3, 5)),
+    gain=np.ones(5, dtype=np.float32),
+    bias=np.zeros(5, dtype=np.float32),
+    physical_per_input=np.ones(5, dtype=np.float32),
+    physical_at_zero=np.zeros(5, dtype=np.float32),
+    valid_range=(0.0, 1.0),
+)
+
+
+def some_views(config: RunConfig) -> Views:
+    images = torch.empty(SAMPLES, 5, 20, 20, device=GPU)
+    key = ViewKey(seed=0, epoch=0, sample_ids=np.arange(SAMPLES, dtype=np.uint64))
+    return make_views(images, key, config.views, SCALING)
+
+
+CONFIGS = {
+    "fixed, bf16": TINY,
+    "fp32": replace(TINY, sampling=replace(TINY.sampling, precision="fp32")),
+    "published chain": replace(TINY, views=replace(TINY.views, chain="published")),
+    "clipping per tensor": replace(TINY, optim=replace(TINY.optim, clip="per_tensor")),
+    "in parts, recomputed": replace(
+        TINY,
+        compute=replace(TINY.compute, micro_batch=6, checkpoint_activations=True),
+    ),
+    "published position table": replace(
+        TINY, model=replace(TINY.model, table_px=24, table_resampling="published")
+    ),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_nothing_of_a_step_waits_for_the_gpu(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = build_student_teacher(config, channels=5)
+    monkeypatch.setattr(networks, "to", lambda _: put_on_gpu(networks))
+    monkeypatch.setattr(learner_module, "build_student_teacher", lambda *_, **__: networks)
+
+    def backward(loss: Tensor) -> None:
+        assert loss.requires_grad
+        for weights in networks.student.parameters():
+            weights.grad = torch.empty_like(weights)
+
+    def fused_sgd(
+        weights: Sequence[Tensor], gradients: Sequence[Tensor], *_: object, **__: object
+    ) -> None:
+        assert {one.device for one in (*weights, *gradients)} == {GPU}
+
+    monkeypatch.setattr(Tensor, "backward", backward)
+    monkeypatch.setattr(torch, "_fused_sgd_", fused_sgd)
+    with on_gpu(monkeypatch):
+        learner = Learner(config, Ranks(rank=0, world=1, device=GPU), channels=5)
+        with NeverWaits():  # type: ignore[no-untyped-call]
+            views = some_views(config)
+            reports = [learner.step(views, VALUES, step) for step in range(2)]
+        for report in reports:
+            measured = (report.loss, report.gradient_norm, report.skipped)
+            assert {one.device for one in measured} == {GPU}
+
+
+def test_what_would_wait_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.zeros(4, dtype=np.int64)
+    with on_gpu(monkeypatch), NeverWaits():  # type: ignore[no-untyped-call]
+        there = torch.empty(8, 2, device=GPU)
+        chosen = to_device(array, GPU)
+        there[chosen]
+        for wait in (
+            lambda: torch.from_numpy(array).to(GPU, non_blocking=True),
+            lambda: torch.from_numpy(array).pin_memory().to(GPU),
+            there.cpu,
+            lambda: there[torch.from_numpy(array)],
+            lambda: there.__setitem__(chosen, 0.0),
+            lambda: there.copy_(torch.empty(8, 2)),
+        ):
+            with pytest.raises(WaitError):
+                wait()
+        with pytest.raises(Exception, match="local_scalar_dense"):
+            float(there.sum())
