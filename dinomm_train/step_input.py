@@ -8,13 +8,17 @@ from dinomm_train.data.loader import ReadOptions
 from dinomm_train.data.order import step_positions
 from dinomm_train.data.stream import StoredBatch
 from dinomm_train.data.training_stream import open_training_batches
-from dinomm_train.data.views import Views, make_views
+from dinomm_train.data.views import Views, make_views, require_decibels
 from dinomm_train.distributed import Ranks
 from dinomm_train.schedules import StepValues, step_values
 
 
 class StepInput:
-    """The input of one rank's steps; a step's is the same whenever and however often it is made."""
+    """The input of one rank's steps; a step's is the same whenever and however often it is made.
+
+    Raises:
+        TrainError: the dataset and the configuration do not go together.
+    """
 
     def __init__(
         self,
@@ -23,6 +27,7 @@ class StepInput:
         ranks: Ranks,
         reading: ReadOptions | None = None,
     ) -> None:
+        require_decibels(dataset.card, config.views)
         self.dataset = dataset
         self.config = config
         self.ranks = ranks

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int8
 from torch import Tensor
 
+from bigearth_prep.bands import DECIBEL
+from bigearth_prep.card import DatasetCard
 from dinomm_train.config import ViewConfig
 from dinomm_train.data.crops import CROP_DRAWS, cut_crops, draw_boxes
 from dinomm_train.data.draws import Purpose, ViewKey, view_uniforms
@@ -114,6 +116,24 @@ def make_views(
         student_crops=seen,
         states=np.concatenate(states),
         key=key,
+    )
+
+
+def require_decibels(card: DatasetCard, config: ViewConfig) -> None:
+    """Return nothing where the chain may change this dataset's radar.
+
+    Raises:
+        TrainError: it would offset and speckle in dB what is no backscatter in dB.
+    """
+    changes_radar = config.chain == "fixed" and (
+        config.radiometry.s1_gain or config.radiometry.s1_speckle
+    )
+    if not changes_radar or "s1" not in card.sensors or card.sensors["s1"].unit == DECIBEL:
+        return
+    raise TrainError(
+        f"views.chain = fixed offsets and speckles radar in {DECIBEL}, but this dataset's is in "
+        f"{card.sensors['s1'].unit!r}; build it from backscatter in {DECIBEL}, or leave radar as "
+        "it is with --set views.radiometry.s1_gain=0 --set views.radiometry.s1_speckle=0"
     )
 
 

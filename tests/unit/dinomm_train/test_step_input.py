@@ -8,6 +8,7 @@ import torch
 
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.distributed import Ranks
+from dinomm_train.errors import TrainError
 from dinomm_train.step_input import StepInput
 from tests.checkpoint_fixture import TINY_RUN
 from tests.shard_fixture import make_dataset
@@ -52,3 +53,29 @@ def test_a_step_read_on_its_own_is_the_one_that_comes_in_turn(stored: StoredData
     for step, positions in enumerate(in_turn):
         assert np.array_equal(alone.batch(step).positions, positions)
     assert alone.values(4).epoch == 1
+
+
+def in_other_units(stored: StoredDataset) -> StoredDataset:
+    """The dataset as if its radar were backscatter in linear power."""
+    sensors = stored.card.sensors
+    linear = replace(sensors["s1"], unit="sigma0")
+    return replace(stored, card=replace(stored.card, sensors={**sensors, "s1": linear}))
+
+
+def test_radar_that_is_not_in_decibels_is_refused_with_the_settings_that_leave_it(
+    stored: StoredDataset,
+) -> None:
+    alone = Ranks(rank=0, world=1, device=torch.device("cpu"))
+    linear = in_other_units(stored)
+    with pytest.raises(TrainError, match=r"in 'sigma0'.*s1_gain=0 --set .*s1_speckle=0"):
+        StepInput(linear, CONFIG, alone)
+    chain = CONFIG.views.radiometry
+    for still in (
+        replace(CONFIG.views, radiometry=replace(chain, s1_gain=0.0, s1_speckle=0.0)),
+        replace(CONFIG.views, chain="published"),
+    ):
+        StepInput(linear, replace(CONFIG, views=still), alone)
+    for one_left in (replace(chain, s1_gain=0.0), replace(chain, s1_speckle=0.0)):
+        changed = replace(CONFIG.views, radiometry=one_left)
+        with pytest.raises(TrainError, match="sigma0"):
+            StepInput(linear, replace(CONFIG, views=changed), alone)
