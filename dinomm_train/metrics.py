@@ -5,34 +5,50 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from bigearth_prep.whole_file import write_text
+from dinomm_train.background_curves import Curves
 from dinomm_train.config import RunConfig
-from dinomm_train.trackers import Curves, open_trackers
+from dinomm_train.errors import TrainError
+from dinomm_train.trackers import open_trackers
 
 JSON_LINES = "metrics.jsonl"
 HEALTH_LINES = "health.jsonl"
 
 
 class MetricsWriter:
-    """Writes rows of named numbers under one run folder."""
+    """Writes rows of named numbers under one run folder; the lines of JSON are the record."""
 
-    def __init__(self, lines: TextIO, health_lines: TextIO, trackers: Sequence[Curves]) -> None:
-        self._lines, self._health_lines = lines, health_lines
+    def __init__(self, run: Path, trackers: Sequence[Curves]) -> None:
+        self._run = run
         self._trackers = trackers
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Add one row of training; it is on disk when this returns."""
-        self._write(self._lines, step, values)
+        """Add one row of training; it is on disk when this returns.
+
+        Raises:
+            TrainError: it cannot be written.
+        """
+        self._write(self._run / JSON_LINES, step, values)
 
     def write_health(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Add one row of health; it is on disk when this returns."""
-        self._write(self._health_lines, step, values)
+        """Add one row of health; it is on disk when this returns.
 
-    def _write(self, lines: TextIO, step: int, values: Mapping[str, int | float]) -> None:
-        lines.write(json.dumps({"step": step} | dict(values)) + "\n")
-        lines.flush()
+        Raises:
+            TrainError: it cannot be written.
+        """
+        self._write(self._run / HEALTH_LINES, step, values)
+
+    def _write(self, path: Path, step: int, values: Mapping[str, int | float]) -> None:
+        try:
+            with path.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps({"step": step} | dict(values)) + "\n")
+        except OSError as error:
+            raise TrainError(
+                f"the row of step {step} could not be written to {path} ({error.strerror}); see "
+                "that there is space, then run the same command again: it goes on from the last "
+                "checkpoint"
+            ) from error
         for tracker in self._trackers:
             tracker.write(step, values)
 
@@ -44,12 +60,10 @@ def open_metrics(run: Path, config: RunConfig, *, steps_done: int) -> Iterator[M
     Later rows are removed: they belong to steps that a killed run did after its last checkpoint,
     and which come again.
     """
-    with (
-        _open_lines(run / JSON_LINES, steps_done) as lines,
-        _open_lines(run / HEALTH_LINES, steps_done) as health_lines,
-        open_trackers(run, config, steps_done=steps_done) as trackers,
-    ):
-        yield MetricsWriter(lines, health_lines, trackers)
+    for path in (run / JSON_LINES, run / HEALTH_LINES):
+        _remove_rows_after(path, steps_done)
+    with open_trackers(run, config, steps_done=steps_done) as trackers:
+        yield MetricsWriter(run, trackers)
 
 
 def read_metrics(run: Path) -> list[dict[str, int | float]]:
@@ -64,10 +78,11 @@ def read_health(run: Path, *, until_step: int = sys.maxsize) -> list[dict[str, i
     return [json.loads(line) for line in _rows_until(path, until_step)] if path.is_file() else []
 
 
-def _open_lines(path: Path, steps_done: int) -> TextIO:
+def _remove_rows_after(path: Path, step: int) -> None:
     if path.is_file():
-        write_text(path, "".join(_rows_until(path, steps_done)))
-    return path.open("a", encoding="utf-8")
+        write_text(path, "".join(_rows_until(path, step)))
+    else:
+        path.touch()
 
 
 def _rows_until(path: Path, step: int) -> Iterator[str]:

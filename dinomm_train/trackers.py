@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol, runtime_checkable
 
 import xxhash
 from torch.utils.tensorboard import SummaryWriter
 
 from bigearth_prep.whole_file import write_text
+from dinomm_train.background_curves import BackgroundCurves, Curves, in_one_line
 from dinomm_train.config import RunConfig, Tracker
 from dinomm_train.config_text import config_leaves
 from dinomm_train.errors import TrainError
@@ -27,31 +27,32 @@ _MOST_MLFLOW_PARAMETERS = 100
 """Parameters that MLflow takes in one call."""
 
 
-@runtime_checkable
-class Curves(Protocol):
-    """Takes rows of named numbers."""
-
-    def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Add one row."""
-
-    def close(self) -> None:
-        """Hand over what is left."""
-
-
 @contextmanager
 def open_trackers(run: Path, config: RunConfig, *, steps_done: int) -> Iterator[list[Curves]]:
-    """The run's trackers, going on after the steps already done.
+    """The run's trackers, going on after the steps already done; once open, none raises an error.
 
     Raises:
-        TrainError: a tracker's package is not installed.
+        TrainError: a tracker's package is not installed, or it cannot be opened.
     """
     with ExitStack() as stack:
-        opened = []
+        opened: list[Curves] = []
         for name in config.output.trackers:
-            curves = _OPENERS[name](run, config, steps_done)
+            curves = BackgroundCurves(name, _open(name, run, config, steps_done))
             stack.callback(curves.close)
             opened.append(curves)
         yield opened
+
+
+def _open(name: Tracker, run: Path, config: RunConfig, steps_done: int) -> Curves:
+    try:
+        return _OPENERS[name](run, config, steps_done)
+    except TrainError:
+        raise
+    except Exception as error:
+        raise TrainError(
+            f"output.trackers names {name}, which cannot be opened ({in_one_line(error)}); mend "
+            "its address or login, or leave it out"
+        ) from error
 
 
 class _TensorBoard:

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
 
 from dinomm_train.config import RunConfig
+from dinomm_train.errors import TrainError
 from dinomm_train.metrics import open_metrics, read_health, read_metrics
 
 
@@ -53,3 +55,20 @@ def test_rows_of_health_have_a_file_of_their_own_and_make_way_too(tmp_path: Path
 
 def test_a_run_that_was_never_looked_at_has_no_rows_of_health(tmp_path: Path) -> None:
     assert read_health(tmp_path) == []
+
+
+def test_a_row_that_cannot_be_written_is_an_error_that_names_file_step_and_reason(
+    tmp_path: Path,
+) -> None:
+    full_disk = Path("/dev/full")
+    if not full_disk.exists():
+        pytest.skip("this system has no device that is always full")
+    (tmp_path / "metrics.jsonl").symlink_to(full_disk)
+    message = (
+        r"row of step 10 .*metrics\.jsonl \(No space left on device\); see that there is space"
+    )
+    with (
+        open_metrics(tmp_path, RunConfig(), steps_done=0) as metrics,
+        pytest.raises(TrainError, match=message),
+    ):
+        metrics.write(10, {"loss": 2.5})

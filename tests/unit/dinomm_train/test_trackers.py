@@ -12,7 +12,7 @@ import pytest
 from dinomm_train.config import OutputConfig, RunConfig, Tracker
 from dinomm_train.config_text import override_config
 from dinomm_train.errors import TrainError
-from dinomm_train.metrics import open_metrics, read_metrics
+from dinomm_train.metrics import open_metrics, read_health, read_metrics
 
 
 def with_trackers(*names: Tracker) -> RunConfig:
@@ -118,6 +118,41 @@ def test_rows_reach_one_run_of_mlflow_however_often_the_command_is_started(
     assert mlflow.parameters["schedule.epochs"] == "100"
     assert mlflow.ended == ["run-0", "run-0"]
     assert mlflow.uris == [f"sqlite:///{tmp_path / 'mlflow.db'}"] * 2
+
+
+def test_a_server_that_goes_away_ends_no_run_and_every_row_is_a_line_of_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mlflow, wandb = FakeMlflow(), FakeWandb()
+    clients = module("mlflow", MlflowClient=mlflow.MlflowClient, entities=mlflow.entities)
+    monkeypatch.setitem(sys.modules, "mlflow", clients)
+    monkeypatch.setitem(sys.modules, "wandb", module("wandb", init=wandb.init))
+    with open_metrics(tmp_path, with_trackers("mlflow", "wandb"), steps_done=0) as metrics:
+        for call in ("log_batch", "set_terminated"):
+            monkeypatch.setattr(mlflow, call, refuse)
+        monkeypatch.setattr(wandb, "log", refuse)
+        metrics.write(10, {"loss": 2.5})
+        metrics.write_health(10, {"health/both/rankme": 7.0})
+        metrics.write(20, {"loss": 1.5})
+    assert [row["step"] for row in read_metrics(tmp_path)] == [10, 20]
+    assert len(read_health(tmp_path)) == 1
+    assert wandb.is_finished
+    for name in ("mlflow", "wandb"):
+        assert caplog.text.count(f"{name} has not taken") == 1
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise ConnectionError("connection refused")
+
+
+def test_a_tracker_that_cannot_be_opened_is_an_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", module("wandb", init=refuse))
+    message = "names wandb, which cannot be opened .ConnectionError: connection refused.*login"
+    opening = open_metrics(tmp_path, with_trackers("wandb"), steps_done=0)
+    with pytest.raises(TrainError, match=message), opening:
+        pass
 
 
 def row(epoch: int) -> Mapping[str, float]:
