@@ -13,6 +13,7 @@ from dinomm_train.capsule import stop_for_skips
 from dinomm_train.checkpoint import Checkpoint, find_checkpoint
 from dinomm_train.checkpoint_writer import CheckpointWriter
 from dinomm_train.config_text import config_to_toml
+from dinomm_train.data.sensor_drop import warn_of_everyday_fill
 from dinomm_train.data.stream import StoredBatch
 from dinomm_train.data.training_stream import write_record
 from dinomm_train.flops import measure_utilization
@@ -159,6 +160,7 @@ class TrainLoop:
             self.batches.dropped_per_epoch,
             "bf16" if self.learner.half_precision else "fp32",
         )
+        warn_of_everyday_fill(self.config.views.sensor_drop.fill, self.input.scaling)
 
     def _batches_left(self) -> Generator[StoredBatch]:
         first_epoch, first_step = divmod(self.step, self.batches.steps_per_epoch)

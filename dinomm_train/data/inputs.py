@@ -24,6 +24,11 @@ class SensorChannels:
     s1: slice
     """Sentinel-1's channels, the last ones."""
 
+    @property
+    def has_both(self) -> bool:
+        """Whether there is a channel of each sensor."""
+        return bool(0 < self.s1.start < self.s1.stop)
+
     @classmethod
     def of(cls, card: DatasetCard) -> "SensorChannels":
         """The channels of a dataset; an empty slice for a sensor it lacks."""

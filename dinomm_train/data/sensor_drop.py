@@ -1,11 +1,15 @@
 """RandomSensorDrop (arXiv:2204.05381): crops of which one sensor alone is left."""
 
+import logging
+
 import numpy as np
 from jaxtyping import Float32, Float64, Int8
 from torch import Tensor
 
-from dinomm_train.data.inputs import SensorChannels
+from dinomm_train.data.inputs import InputScaling, SensorChannels
 from dinomm_train.transfer import to_device
+
+_log = logging.getLogger(__name__)
 
 BOTH, S1_DROPPED, S2_DROPPED = range(3)
 """What is left of a crop: both sensors, the optics alone, or the radar alone."""
@@ -35,3 +39,18 @@ def drop_sensors(
         # Assigning a number by index would copy it to a GPU first, and wait for that.
         left[:, gone].index_fill_(0, chosen, fill)
     return left
+
+
+def warn_of_everyday_fill(fill: float, scaling: InputScaling) -> None:
+    """Warn where the value that stands for a missing sensor is one that a sensor also measures.
+
+    Standardized data have no value outside their range; their mean, 0, says least.
+    """
+    if scaling.channels.has_both and scaling.valid_range is None and fill != 0:
+        _log.warning(
+            "views.sensor_drop.fill is %g, but this dataset is standardized: there that is no sign "
+            "of a missing sensor but a value %g standard deviations from the mean; start anew, in "
+            "another --out, with --set views.sensor_drop.fill=0",
+            fill,
+            abs(fill),
+        )

@@ -188,8 +188,7 @@ def _draw_states(
 ) -> Int8[np.ndarray, " crop"]:
     """Which sensors go; none where the dataset has but one."""
     uniforms = _crop_uniforms(key, Purpose.SENSOR_DROP, group, SENSOR_DROP_DRAWS)
-    has_both = 0 < scaling.channels.s1.start < scaling.channels.s1.stop
-    return draw_sensor_states(uniforms, probability if has_both else 0.0)
+    return draw_sensor_states(uniforms, probability if scaling.channels.has_both else 0.0)
 
 
 def _crop_uniforms(

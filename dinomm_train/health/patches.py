@@ -65,9 +65,7 @@ class FixedPatches:
     @property
     def states(self) -> tuple[str, ...]:
         """Names of what can be shown; `both` comes first and is all where there is one sensor."""
-        channels = self.scaling.channels
-        has_both = 0 < channels.s1.start < channels.s1.stop
-        return tuple(_STATES) if has_both else ("both",)
+        return tuple(_STATES) if self.scaling.channels.has_both else ("both",)
 
     def chunks(self, device: torch.device) -> Iterator[dict[str, Float32[Tensor, "..."]]]:
         """Successive patches on the device, by what is shown of them."""

@@ -138,6 +138,14 @@ def test_the_run_holds_its_configuration_and_its_last_checkpoints(undisturbed: P
     assert names == ["latest", "step-00000003.pt", "step-00000006.pt", "step-00000009.pt"]
 
 
+def test_a_run_on_standardized_data_says_once_that_its_fill_is_an_everyday_value(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    standardized = make_dataset(tmp_path / "shards", scheme="zscore", samples={"train": 28})
+    run_here(standardized, tmp_path / "run", max_steps=1)
+    assert caplog.text.count("views.sensor_drop.fill is -1, but") == 1
+
+
 def test_a_finished_run_says_so_and_changes_nothing(
     dataset: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
