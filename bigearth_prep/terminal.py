@@ -19,8 +19,7 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 import click
 
 from bigearth_prep.caches import keep_caches_out_of_home
-
-_LINE_EVERY_S = 10.0
+from bigearth_prep.pace import Clock, Pace
 
 _OWN_PACKAGES = ("bigearth_prep", "dinomm_train")
 
@@ -163,85 +162,75 @@ def print_json(result: object) -> None:
 
 
 @contextmanager
-def progress_bar(total: int, what: str) -> Iterator[Advance]:
-    """A function that adds to the count: a bar on a terminal, lines with rate and ETA in a log.
+def progress_bar(
+    total: int,
+    what: str,
+    *,
+    done: int = 0,
+    leaves_out_first: bool = False,
+    clock: Clock = time.monotonic,
+) -> Iterator[Advance]:
+    """A function that adds to the count: a bar on a terminal, lines in a log.
+
+    Both show the rate of about the last minute and the time left at that rate.
 
     Args:
         total: How many units there are.
         what: The unit, in plural, for the label.
+        done: How many of them earlier commands have done.
+        leaves_out_first: Whether the time up to the first call says nothing of the rate.
+        clock: Where the time is read.
     """
+    pace = Pace(total, done=done, leaves_out_first=leaves_out_first, clock=clock)
     if sys.stderr.isatty():
-        with _rich_bar(total, what) as advance:
+        with _rich_bar(total, done, what, pace) as advance:
             yield advance
     else:
-        yield _line_printer(total, what)
+        yield _line_printer(what, pace)
 
 
 @contextmanager
-def _rich_bar(total: int, what: str) -> Iterator[Advance]:
+def _rich_bar(total: int, done: int, what: str, pace: Pace) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
-        ProgressColumn,
-        Task,
         TextColumn,
         TimeElapsedColumn,
-        TimeRemainingColumn,
     )
-    from rich.text import Text
-
-    class RateColumn(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:,.1f}/s" if task.speed else "")
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        RateColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total, note="")
+        task = progress.add_task(what, total=total, completed=done, rate="", note="")
 
         def advance(count: int, note: str = "") -> None:
-            progress.update(task, advance=count)
+            pace.add(count)
+            progress.update(task, advance=count, rate=pace.describe_rate())
             if note:
                 progress.update(task, note=note)
 
         yield advance
 
 
-def _line_printer(total: int, what: str) -> Advance:
-    start = time.monotonic()
-    done, last, shown = 0, start, ""
+def _line_printer(what: str, pace: Pace) -> Advance:
+    shown = ""
 
     def advance(count: int, note: str = "") -> None:
-        nonlocal done, last, shown
-        done += count
-        shown = f", {note}" if note else shown
-        now = time.monotonic()
-        if now - last < _LINE_EVERY_S and done < total:
-            return
-        last = now
-        rate = done / max(now - start, 1e-9)
-        left_s = (total - done) / rate if rate else float("inf")
-        line = f"{what}: {done:,} of {total:,}, {rate:,.1f}/s, {_duration(left_s)} left{shown}"
-        click.echo(line, err=True)
+        nonlocal shown
+        shown = note or shown
+        if pace.add(count):
+            parts = (f"{what}: {pace.describe_count()}", pace.describe_rate(), shown)
+            click.echo(", ".join(filter(None, parts)), err=True)
 
     return advance
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as people say them: `42 s`, `17 min`, `3 h 05 min`."""
-    if seconds < 120 or seconds == float("inf"):
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def counts_line(counts: Iterable[tuple[str, int]]) -> str:

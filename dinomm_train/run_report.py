@@ -11,11 +11,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bigearth_prep.pace import Clock
 from bigearth_prep.terminal import Advance, progress_bar
 from dinomm_train.config import RunConfig
 from dinomm_train.learner import StepReport
 from dinomm_train.metrics import MetricsWriter, open_metrics
 from dinomm_train.schedules import StepValues
+
+_SHOWN = {
+    "loss": "loss {:.4f}",
+    "samples_per_s": "{:,.1f} images/s",
+    "mfu": "MFU {:.1%}",
+    "data_wait_share": "data wait {:.0%}",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -30,18 +38,26 @@ def is_row_due(steps_done: int, config: RunConfig, *, steps_per_epoch: int) -> b
 class _Window:
     """Sums over some steps in a row; they stay on the device until they are read."""
 
+    start_s: float
     steps: int = 0
+    timed_steps: int = 0
+    """Those since `start_s`."""
+
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
     skipped: Tensor = field(default_factory=lambda: torch.zeros(()))
     waited_s: float = 0.0
-    start_s: float = field(default_factory=time.perf_counter)
 
     def add(self, measured: StepReport, waited_s: float) -> None:
         self.steps += 1
+        self.timed_steps += 1
         taken = torch.where(measured.skipped > 0, 0.0, measured.loss)
         self.loss_sum = self.loss_sum.to(taken.device) + taken
         self.skipped = self.skipped.to(taken.device) + measured.skipped
         self.waited_s += waited_s
+
+    def time_from(self, now_s: float) -> None:
+        """Let the time begin now, behind the steps so far."""
+        self.start_s, self.timed_steps, self.waited_s = now_s, 0, 0.0
 
     @property
     def loss(self) -> float:
@@ -49,22 +65,27 @@ class _Window:
         taken = self.steps - float(self.skipped)
         return float(self.loss_sum) / taken if taken else float("nan")
 
-    @property
-    def seconds(self) -> float:
-        return max(time.perf_counter() - self.start_s, 1e-9)
-
 
 class RunReport:
-    """Takes note of each step on rank zero."""
+    """Takes note of each step on rank zero.
+
+    Rates leave out the first step of an invocation, which opens and compiles.
+    """
 
     def __init__(
-        self, metrics: MetricsWriter, advance: Advance, config: RunConfig, work: "Work"
+        self,
+        metrics: MetricsWriter,
+        advance: Advance,
+        config: RunConfig,
+        work: "Work",
+        clock: Clock,
     ) -> None:
         self._metrics = metrics
         self._advance = advance
         self._config = config
         self._work = work
-        self._row, self._epoch = _Window(), _Window()
+        self._clock = clock
+        self._row, self._epoch = _Window(clock()), _Window(clock())
         self._last: tuple[int, StepValues, StepReport] | None = None
 
     def add(
@@ -73,6 +94,8 @@ class RunReport:
         """Note the step after which this many are done, and how long its batch was waited for."""
         for window in (self._row, self._epoch):
             window.add(measured, waited_s)
+            if self._last is None:
+                window.time_from(self._clock())
         self._last = (steps_done, values, measured)
         steps_per_epoch = self._work.steps_per_epoch
         note = ""
@@ -94,7 +117,7 @@ class RunReport:
             return ""
         steps_done, values, measured = self._last
         row, skipped = self._row, int(self._row.skipped)
-        speed = self._speed(row) | {"data_wait_share": row.waited_s / row.seconds}
+        speed = self._speed(row)
         numbers: dict[str, int | float] = {
             "epoch": values.epoch,
             "loss": row.loss,
@@ -115,35 +138,38 @@ class RunReport:
                 row.steps,
                 steps_done,
             )
-        self._row = _Window()
-        return _describe(known | speed)
+        self._row = _Window(self._clock())
+        place = f"epoch {values.epoch + 1} of {self._config.schedule.epochs}"
+        return ", ".join([place, *_main_numbers(known | speed)])
 
     def _log_epoch(self, epoch: int) -> None:
         _log.info(
-            "epoch %d of %d: loss %.4f, %.1f samples/s",
+            "epoch %d of %d: %s",
             epoch + 1,
             self._config.schedule.epochs,
-            self._epoch.loss,
-            self._speed(self._epoch)["samples_per_s"],
+            ", ".join(_main_numbers({"loss": self._epoch.loss} | self._speed(self._epoch))),
         )
-        self._epoch = _Window()
+        self._epoch = _Window(self._clock())
 
     def _speed(self, window: _Window) -> dict[str, int | float]:
-        rate = window.steps * self._config.sampling.global_batch / window.seconds
-        if not self._work.peak_flops:
-            return {"samples_per_s": rate}
-        return {
+        """Images per second, and what goes with it; nothing where no step is timed."""
+        if not window.timed_steps:
+            return {}
+        seconds = max(self._clock() - window.start_s, 1e-9)
+        rate = window.timed_steps * self._config.sampling.global_batch / seconds
+        speed: dict[str, int | float] = {
             "samples_per_s": rate,
-            "mfu": rate * self._work.flops_per_image / self._work.peak_flops,
+            "data_wait_share": window.waited_s / seconds,
         }
+        if self._work.peak_flops:
+            speed["mfu"] = rate * self._work.flops_per_image / self._work.peak_flops
+        return speed
 
 
-def _describe(row: Mapping[str, int | float]) -> str:
-    parts = [f"loss {row['loss']:.4f}"] if "loss" in row else []
-    parts.append(f"{row['samples_per_s']:,.1f} images/s")
-    if "mfu" in row:
-        parts.append(f"MFU {row['mfu']:.1%}")
-    return ", ".join([*parts, f"data wait {row['data_wait_share']:.0%}"])
+def _main_numbers(row: Mapping[str, int | float]) -> Iterator[str]:
+    for name, words in _SHOWN.items():
+        if name in row:
+            yield words.format(row[name])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,10 +193,18 @@ class Work:
 
 
 @contextmanager
-def open_report(run: Path, config: RunConfig, work: Work) -> Iterator[RunReport]:
+def open_report(
+    run: Path, config: RunConfig, work: Work, clock: Clock = time.monotonic
+) -> Iterator[RunReport]:
     """A report that goes on after the steps already done, and expects so many more."""
     with (
         open_metrics(run, config, steps_done=work.steps_done) as metrics,
-        progress_bar(work.steps_to_do, "steps") as advance,
+        progress_bar(
+            work.steps_done + work.steps_to_do,
+            "steps",
+            done=work.steps_done,
+            leaves_out_first=True,
+            clock=clock,
+        ) as advance,
     ):
-        yield RunReport(metrics, advance, config, work)
+        yield RunReport(metrics, advance, config, work, clock)

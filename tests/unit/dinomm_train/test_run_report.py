@@ -2,7 +2,7 @@
 
 import logging
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -28,20 +28,32 @@ def work_of(first: int, last: int, *, peak_flops: float = 0.0) -> Work:
     )
 
 
-def add_step(report: RunReport, step: int, *, loss: float, skipped: bool = False) -> None:
+def add_step(
+    report: RunReport, step: int, *, loss: float, skipped: bool = False, waited_s: float = 0.0
+) -> None:
     values = step_values(step, CONFIG, steps_per_epoch=STEPS_PER_EPOCH)
     measured = StepReport(
         loss=torch.tensor(loss),
         gradient_norm=torch.tensor(float("nan") if skipped else 0.5),
         skipped=torch.tensor(float(skipped)),
     )
-    report.add(step + 1, values, measured, waited_s=0.0)
+    report.add(step + 1, values, measured, waited_s=waited_s)
+
+
+@dataclass
+class FakeClock:
+    now_s: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 def report_steps(run: Path, first: int, last: int) -> None:
-    """Steps whose loss is their number, counted from one."""
-    with open_report(run, CONFIG, work_of(first, last)) as report:
+    """Steps whose loss is their number, counted from one; the first takes 90 s, others 2 s."""
+    clock = FakeClock()
+    with open_report(run, CONFIG, work_of(first, last), clock) as report:
         for step in range(first, last):
+            clock.now_s += 90.0 if step == first else 2.0
             add_step(report, step, loss=float(step + 1))
 
 
@@ -53,7 +65,6 @@ def test_a_row_holds_the_mean_loss_since_the_last_row(tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows] == [0, 0, 1, 1]
     assert rows[1]["lr"] == step_values(5, CONFIG, steps_per_epoch=STEPS_PER_EPOCH).lr
     assert rows[0]["gradient_norm"] == 0.5
-    assert all(0 <= row["data_wait_share"] <= 1 and row["samples_per_s"] > 0 for row in rows)
 
 
 def test_each_epoch_is_logged_once_with_its_mean_loss(
@@ -62,10 +73,33 @@ def test_each_epoch_is_logged_once_with_its_mean_loss(
     with caplog.at_level(logging.INFO):
         report_steps(tmp_path, 0, 12)
     lines = [record.getMessage() for record in caplog.records]
-    assert [line.split(",")[0] for line in lines] == [
-        "epoch 1 of 100: loss 3.5000",
-        "epoch 2 of 100: loss 9.5000",
+    assert lines == [
+        "epoch 1 of 100: loss 3.5000, 128.0 images/s, data wait 0%",
+        "epoch 2 of 100: loss 9.5000, 128.0 images/s, data wait 0%",
     ]
+
+
+def test_rates_leave_out_the_first_step_which_opens_and_compiles(tmp_path: Path) -> None:
+    clock, batch = FakeClock(), CONFIG.sampling.global_batch
+    with open_report(tmp_path, CONFIG, work_of(0, 6, peak_flops=1e9), clock) as report:
+        for step, seconds in enumerate((90.0, 2.0, 2.0, 4.0, 5.0, 5.0)):
+            clock.now_s += seconds
+            add_step(report, step, loss=1.0, waited_s=seconds / 2)
+    first, second = read_metrics(tmp_path)
+    assert first["samples_per_s"] == pytest.approx(3 * batch / 8)
+    assert first["mfu"] == pytest.approx(3 * batch / 8 * 1_000 / 1e9)
+    assert first["data_wait_share"] == pytest.approx(0.5)
+    assert second["samples_per_s"] == pytest.approx(2 * batch / 10)
+
+
+def test_a_row_of_the_first_step_alone_has_a_loss_and_no_rate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report_steps(tmp_path, 3, 4)
+    (row,) = read_metrics(tmp_path)
+    assert row["loss"] == 4.0
+    assert not {"samples_per_s", "mfu", "data_wait_share"} & set(row)
+    assert capsys.readouterr().err == "steps: 4 of 4, epoch 1 of 100, loss 4.0000\n"
 
 
 def test_a_continued_report_goes_on_after_the_steps_done(tmp_path: Path) -> None:
@@ -80,15 +114,31 @@ def test_progress_goes_to_standard_error(
     report_steps(tmp_path, 2, 12)
     output = capsys.readouterr()
     assert output.out == ""
-    assert "steps: 10 of 10" in output.err
+    assert "steps: 12 of 12" in output.err
 
 
-def test_time_spent_looking_at_health_does_not_count_as_training_s(tmp_path: Path) -> None:
-    with open_report(tmp_path, CONFIG, work_of(0, 4)) as report:
-        before = report._row.start_s
-        report.add_health(0, {"health/seconds": 4.0})
-        assert report._row.start_s == before + 4.0
-        assert report._epoch.start_s >= before + 4.0
+def test_a_continued_run_counts_from_the_steps_done_and_names_its_epoch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report_steps(tmp_path, 41_198, 41_213)
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first == "steps: 41,199 of 41,213"
+    assert re.search(r"^steps: 41,213 of 41,213, 0\.5/s, 0 s left, epoch 6869 of 100, loss", last)
+
+
+def test_time_spent_looking_at_health_does_not_count_as_training_s(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, batch = FakeClock(), CONFIG.sampling.global_batch
+    with caplog.at_level(logging.INFO), open_report(tmp_path, CONFIG, work_of(0, 6), clock) as one:
+        for step in range(6):
+            clock.now_s += 2.0
+            add_step(one, step, loss=1.0)
+            if step == 2:
+                clock.now_s += 40.0
+                one.add_health(3, {"health/seconds": 40.0})
+    assert [row["samples_per_s"] for row in read_metrics(tmp_path)] == [batch / 2, batch / 2]
+    assert f"{batch / 2:.1f} images/s" in caplog.text
 
 
 def test_skipped_steps_are_counted_and_left_out_of_the_mean_loss(
@@ -125,12 +175,13 @@ def test_rows_are_due_every_so_many_steps_and_at_the_end_of_an_epoch() -> None:
 def test_the_progress_line_says_loss_rate_utilization_and_wait(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open_report(tmp_path, CONFIG, work_of(0, 4, peak_flops=1e9)) as report:
+    clock = FakeClock()
+    with open_report(tmp_path, CONFIG, work_of(0, 4, peak_flops=1e6), clock) as report:
         for step in range(4):
-            add_step(report, step, loss=2.0)
-    row = read_metrics(tmp_path)[0]
-    assert row["mfu"] == pytest.approx(row["samples_per_s"] * 1_000 / 1e9)
+            clock.now_s += 8.0
+            add_step(report, step, loss=2.0, waited_s=2.0)
     line = capsys.readouterr().err.splitlines()[-1]
-    assert re.search(
-        r"^steps: 4 of 4, .*/s, 0 s left, loss 2\.0000, .* images/s, MFU .*%, data wait 0%$", line
+    assert line == (
+        "steps: 4 of 4, 0.1/s, 0 s left, epoch 1 of 100, loss 2.0000, 32.0 images/s, MFU 3.2%, "
+        "data wait 25%"
     )
