@@ -79,8 +79,8 @@ class TrainLoop:
         if not left:
             _log.info("%s is finished: all %d steps are done", self.run, self.total_steps)
             return
-        self._announce()
         self._last = self.step + min(left, max_steps or left)
+        self._announce()
         with (
             closing(self._batches_left()) as batches,
             CheckpointWriter(self.run, self.config.output) as writer,
@@ -161,6 +161,7 @@ class TrainLoop:
             "bf16" if self.learner.half_precision else "fp32",
         )
         warn_of_everyday_fill(self.config.views.sensor_drop.fill, self.input.scaling)
+        self.health.warn_if_too_short(self._last)
 
     def _batches_left(self) -> Generator[StoredBatch]:
         first_epoch, first_step = divmod(self.step, self.batches.steps_per_epoch)

@@ -22,7 +22,7 @@ class AssignmentMeasures:
     """Mean entropy of the teacher's assignment of a patch, in nats; at most ln(prototypes)."""
 
     prototypes_in_use: int
-    """Prototypes that are the teacher's first choice for some patch."""
+    """Prototypes that are the teacher's first choice for some patch; never more than patches."""
 
     prototype_perplexity: float
     """exp of the entropy of the mean assignment: prototypes in use, weighted by how much."""

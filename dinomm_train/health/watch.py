@@ -18,10 +18,11 @@ from dinomm_train.schedules import step_values
 
 _log = logging.getLogger(__name__)
 
+_PROTOTYPES = "health/{state}/prototypes_in_use"
 _SHOWN = (
     ("health/{state}/loss", "loss", 2),
     ("health/{state}/teacher_entropy", "teacher entropy", 2),
-    ("health/{state}/prototypes_in_use", "prototypes", 0),
+    (_PROTOTYPES, "prototypes", 0),
     ("health/{state}/rankme", "RankMe", 1),
     ("knn/{state}/micro_ap", "kNN micro AP", 3),
 )
@@ -53,9 +54,10 @@ class HealthWatch:
         others = np.arange(held_out.candidates[0] if held_out.is_trained_on else len(train))
         self.bank = _choose(train, others, config.knn_bank, dataset, learner)
         self._looks = len(self.patches) > 1
-        self._alarm = CollapseAlarm(
-            prototypes=learner.config.head.prototypes, patience=config.patience
-        )
+        prototypes = learner.config.head.prototypes
+        self._most_prototypes = min(prototypes, len(self.patches))
+        self._patience = config.patience
+        self._alarm = CollapseAlarm(prototypes=prototypes, patience=config.patience)
         self._has_labels = bool(self.bank.labels.any() and self.queries.labels.any())
         if learner.ranks.is_first:
             self._announce(held_out)
@@ -81,8 +83,22 @@ class HealthWatch:
 
     def report(self, steps_done: int, row: Row) -> None:
         """Say what a look has found, and warn of collapse."""
-        _log.info("held-out patches after step %d: %s", steps_done, describe(row))
+        found = describe(row, most_prototypes=self._most_prototypes)
+        _log.info("held-out patches after step %d: %s", steps_done, found)
         self._alarm.note(row)
+
+    def warn_if_too_short(self, last_step: int) -> None:
+        """Warn where a run that ends after this step has too few looks to warn of collapse."""
+        looks = last_step // self._every_steps
+        if self._looks and looks < self._patience:
+            _log.warning(
+                "up to step %d there are %d looks, and a warning of collapse takes %d, "
+                "not before step %d; set health.every_steps or health.patience lower",
+                last_step,
+                looks,
+                self._patience,
+                self._patience * self._every_steps,
+            )
 
     def _is_knn_due(self, steps_done: int) -> bool:
         every = self._knn_every_steps
@@ -113,10 +129,14 @@ def _choose(
     return FixedPatches.of(split, spread(candidates, count), dataset, learner.config)
 
 
-def describe(row: Row) -> str:
-    """The row's main numbers in one line, with both sensors / radar alone / optics alone."""
+def describe(row: Row, *, most_prototypes: int) -> str:
+    """The row's main numbers in one line, with both sensors / radar alone / optics alone.
+
+    As a patch has one first choice, no more prototypes than patches can be in use.
+    """
     parts = [
         f"{words} {' / '.join(values)}"
+        + (f" of at most {most_prototypes:,}" if name == _PROTOTYPES else "")
         for name, words, digits in _SHOWN
         if (values := [f"{row[key]:.{digits}f}" for key in _keys(name) if key in row])
     ]

@@ -146,6 +146,13 @@ def test_a_run_on_standardized_data_says_once_that_its_fill_is_an_everyday_value
     assert caplog.text.count("views.sensor_drop.fill is -1, but") == 1
 
 
+def test_an_invocation_too_short_to_warn_of_collapse_says_so(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_here(dataset, tmp_path / "run", max_steps=1)
+    assert "up to step 1 there are 0 looks" in caplog.text
+
+
 def test_a_finished_run_says_so_and_changes_nothing(
     dataset: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

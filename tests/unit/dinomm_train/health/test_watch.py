@@ -123,9 +123,54 @@ def test_a_look_takes_the_temperature_of_the_step_just_done(
 
 def test_a_line_gives_the_main_numbers_for_each_sensor_state() -> None:
     row = {f"health/{state}/loss": 1.0 + n for n, state in enumerate(("both", "s1", "s2"))}
-    assert (
-        describe(row | {"knn/both/micro_ap": 0.5}) == "loss 1.00 / 2.00 / 3.00, kNN micro AP 0.500"
+    line = describe(row | {"knn/both/micro_ap": 0.5}, most_prototypes=256)
+    assert line == "loss 1.00 / 2.00 / 3.00, kNN micro AP 0.500"
+
+
+def test_prototypes_in_use_are_told_with_how_many_the_patches_can_show(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched = watch(folder)
+    with caplog.at_level(logging.INFO):
+        watched.report(3, row := watched.look(3, lambda: False))
+    in_use = [row[f"health/{state}/prototypes_in_use"] for state in ("both", "s1", "s2")]
+    assert f"prototypes {' / '.join(map(str, in_use))} of at most 4," in caplog.text
+
+
+def test_no_more_prototypes_are_in_use_than_the_head_has(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(TINY_RUN, health=HEALTH, head=replace(TINY_RUN.head, prototypes=3))
+    watched = HealthWatch(
+        StoredDataset.open(folder), Learner(config, CPU, channels=14), STEPS_PER_EPOCH
     )
+    with caplog.at_level(logging.INFO):
+        watched.report(3, watched.look(3, lambda: False))
+    assert "of at most 3," in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "last_step", "is_warned"),
+    [
+        ({}, 8, True),
+        ({}, 9, False),
+        ({"patience": 2}, 8, False),
+        ({"every_steps": 0}, 11, True),
+        ({"every_steps": 0}, 12, False),
+        ({"samples": 0}, 1, False),
+    ],
+)
+def test_a_run_that_ends_before_it_could_warn_of_collapse_says_so(
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    changes: dict[str, int],
+    last_step: int,
+    is_warned: bool,
+) -> None:
+    watched = watch(folder, replace(HEALTH, **changes))
+    watched.warn_if_too_short(last_step)
+    assert (f"up to step {last_step} there are " in caplog.text) == is_warned
 
 
 def test_a_watch_that_resumes_counts_the_rows_up_to_its_step(
