@@ -80,7 +80,7 @@ def test_a_tracker_that_answers_nothing_holds_up_neither_steps_nor_the_end_for_e
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     answer = threading.Event()
-    curves = FakeCurves(lambda _: answer.wait())
+    curves = FakeCurves(lambda _: answer.wait(20))
     background = BackgroundCurves("mlflow", curves, last_s=0.0)
     background.write(10, {"loss": 1.0})
     background.close()
