@@ -116,8 +116,9 @@ class CachedShards:
             try:
                 return expected.result(timeout=notice_s)
             except FutureTimeoutError:
+                # It may have come just after, or failed with a timeout of its own.
                 if expected.done():
-                    raise
+                    return expected.result()
             waited_s = time.monotonic() - start_s
             if waited_s >= self._patience_s:
                 raise TrainError(

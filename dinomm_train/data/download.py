@@ -227,8 +227,9 @@ def _await(
         try:
             return transfer.result(timeout=_POLL_S)
         except FutureTimeoutError:
+            # It may have ended just after, or with a timeout of its own.
             if transfer.done():
-                raise
+                return transfer.result()
         if not is_wanted():
             raise FetchStopped
         if time.monotonic() - watch.last_s > stall_s:

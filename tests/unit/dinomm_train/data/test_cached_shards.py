@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from dinomm_train.data.loader import TrainingBatches
 from dinomm_train.data.location import open_dataset
 from dinomm_train.data.order import SampleOrder
 from dinomm_train.data.shard_cache import ShardCache
-from dinomm_train.data.shard_file import ShardUses
+from dinomm_train.data.shard_file import ShardFile, ShardUses
 from dinomm_train.data.storage_options import RetryConfig, StorageOptions
 from dinomm_train.errors import TrainError
 from tests.shard_fixture import make_dataset
@@ -190,6 +191,29 @@ def test_who_waits_in_vain_is_told_what_may_be_wrong(
     uses = ShardUses(shards=(card,), first_steps=np.array([0]), last_steps=np.array([0]))
     with store.expect(uses), pytest.raises(TrainError, match=r"did not come within .*--cache-gb"):
         store.open(card)
+
+
+class JustLate(Future[ShardFile]):
+    """Has come as soon as somebody has given up waiting for it."""
+
+    def __init__(self, shard: ShardFile) -> None:
+        super().__init__()
+        self._shard = shard
+
+    def result(self, timeout: float | None = None) -> ShardFile:
+        try:
+            return super().result(timeout=0 if timeout else None)
+        except TimeoutError:
+            self.set_result(self._shard)
+            raise
+
+
+def test_a_shard_that_comes_just_after_a_look_is_taken(folder: Path, tmp_path: Path) -> None:
+    card = open_dataset(folder).split("train").shards[0]
+    shard = ShardFile.open(folder / card.name)
+    store = CachedShards(ShardCache(tmp_path, "d", Source(str(folder))), spare=1)
+    store._expected[card.name] = JustLate(shard)
+    assert store.open(card) is shard
 
 
 def test_what_no_plan_expects_is_fetched_when_it_is_opened(
