@@ -12,10 +12,14 @@ from contextlib import contextmanager
 from bigearth_prep.card import ShardCard
 from dinomm_train.data.download import ExpectedFile
 from dinomm_train.data.shard_cache import ShardCache
-from dinomm_train.data.shard_file import ShardFile, ShardUses
+from dinomm_train.data.shard_file import ShardFile, ShardUses, say_nothing
 from dinomm_train.errors import TrainError
 
+PATIENCE_S = 240.0
+"""Longer than a source may take to fail, and shorter than a run may stand still by default."""
+
 _FETCHING_THREADS = 4
+_LOOK_S = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +28,7 @@ class CachedShards:
     """What a plan expects is fetched ahead and stays; any other shard comes when it is opened."""
 
     def __init__(
-        self, cache: ShardCache, *, spare: int, kept_in: str = "", patience_s: float = 900.0
+        self, cache: ShardCache, *, spare: int, kept_in: str = "", patience_s: float = PATIENCE_S
     ) -> None:
         """Open a dataset's shards through a cache.
 
@@ -32,11 +36,12 @@ class CachedShards:
             cache: Fetches and keeps them.
             spare: Bytes left to shards that no plan expects, such as those of held-out patches.
             kept_in: The cache's place, in words.
-            patience_s: How long a reader waits for a shard, in seconds.
+            patience_s: How long a reader waits while nothing of any shard comes, in seconds.
         """
         self.cache = cache
         self.kept_in = kept_in or str(cache.folder)
         self.spare = spare
+        self.on_progress: Callable[[], None] = say_nothing
         self._patience_s = patience_s
         self._expected: dict[str, Future[ShardFile]] = {}
         self._lock = threading.Lock()
@@ -60,7 +65,11 @@ class CachedShards:
             expected = self._expected.get(shard.name)
         if expected is None:
             return self.cache.get(_file_of(shard))
-        return self._wait_for(expected, shard)
+        if expected.done():
+            return expected.result()
+        found = self._wait_for(expected, shard)
+        self.on_progress()
+        return found
 
     @contextmanager
     def expect(self, uses: ShardUses) -> Iterator[Callable[[int], None]]:
@@ -110,23 +119,37 @@ class CachedShards:
             turns.pass_on(number)
 
     def _wait_for(self, expected: Future[ShardFile], shard: ShardCard) -> ShardFile:
-        start_s = time.monotonic()
-        notice_s = min(60.0, self._patience_s)
+        look_s = min(_LOOK_S, self._patience_s)
+        start_s = last_s = time.monotonic()
+        here = self.cache.bytes_here()
         while True:
             try:
-                return expected.result(timeout=notice_s)
+                return expected.result(timeout=look_s)
             except FutureTimeoutError:
                 # It may have come just after, or failed with a timeout of its own.
                 if expected.done():
                     return expected.result()
-            waited_s = time.monotonic() - start_s
-            if waited_s >= self._patience_s:
+            self._raise_what_failed()
+            now_s = time.monotonic()
+            if (came := self.cache.bytes_here()) != here:
+                here, last_s = came, now_s
+                self.on_progress()
+            elif now_s - last_s >= self._patience_s:
                 raise TrainError(
-                    f"shard {shard.name} did not come within {waited_s:,.0f} s: the source is too "
-                    f"slow, or {self.cache.folder.parent} is full of shards that other processes "
-                    "read; raise --cache-gb, or lower sampling.block_shards"
+                    f"shard {self.cache.source.location}/{shard.name} did not come, and nothing of "
+                    f"any other for {now_s - last_s:,.0f} s: the source sends nothing, or "
+                    f"{self.cache.folder.parent} is full of shards that other processes read; "
+                    "raise --cache-gb, or lower sampling.block_shards"
                 )
-            _log.warning("still waiting for shard %s after %.0f s", shard.name, waited_s)
+            _log.warning("still waiting for shard %s after %.0f s", shard.name, now_s - start_s)
+
+    def _raise_what_failed(self) -> None:
+        """Return where no shard has failed; another's turn may come long after that."""
+        with self._lock:
+            fetches = list(self._expected.values())
+        for fetch in fetches:
+            if fetch.done():
+                fetch.result()
 
 
 class _Turns:

@@ -56,7 +56,7 @@ class ShardCache:
         """
         self._root = private_folder(folder)
         self.folder = self._root / dataset_checksum
-        self._source = source
+        self.source = source
         _drop_what_killed_processes_left(self._root)
         self.limit = limit or self._most_of_what_is_free()
 
@@ -101,6 +101,14 @@ class ShardCache:
         path = self.folder / file.name
         return path.is_file() and path.stat().st_size == file.bytes
 
+    def bytes_here(self) -> int:
+        """Bytes of the dataset's shards that have come, of those too that are on their way."""
+        total = 0
+        for path in self.folder.rglob("*.tar*"):
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size * (path.suffix != ".lock")
+        return total
+
     def _fetch(
         self,
         file: ExpectedFile,
@@ -110,7 +118,7 @@ class ShardCache:
     ) -> ShardFile:
         try:
             with whole_file(path) as partial:
-                self._source.fetch(file, partial, is_wanted)
+                self.source.fetch(file, partial, is_wanted)
                 descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
                 fetched = ShardFile(path, descriptor)
                 # Locked before it appears, so that nobody evicts it before it is read.

@@ -47,6 +47,9 @@ class ShardStore(Protocol):
         """Bytes that are left beside the room, to shards that no plan expects."""
         ...
 
+    on_progress: Callable[[], None]
+    """Called from readers' threads that wait for a shard, whenever something of any has come."""
+
     @property
     def kept_in(self) -> str:
         """Where shards from elsewhere are kept, in words."""
@@ -137,6 +140,7 @@ class ShardFolder:
     def __init__(self, folder: Path, max_open_shards: int = MAX_OPEN_SHARDS) -> None:
         self._folder = folder
         self._max_open_shards = max_open_shards
+        self.on_progress: Callable[[], None] = say_nothing
         self._open_shards: OrderedDict[str, ShardFile] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -157,6 +161,10 @@ class ShardFolder:
     def expect(self, _: ShardUses) -> AbstractContextManager[Callable[[int], None]]:
         """Nothing to make ready: the shards are there."""
         return nullcontext(lambda _: None)
+
+
+def say_nothing() -> None:
+    """Tell nobody of progress."""
 
 
 def _behind(buffers: Sequence[memoryview], count: int) -> list[memoryview]:

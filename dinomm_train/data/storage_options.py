@@ -16,12 +16,18 @@ class RetryConfig:
     pause_s: float = 1.0
     """Seconds before the second attempt; each further pause is twice as long."""
 
-    stall_s: float = 60.0
+    stall_s: float = 30.0
     """Seconds without a byte after which an attempt is given up."""
 
     def __post_init__(self) -> None:
         require_positive(self, "attempts", "stall_s")
         require_not_negative(self, "pause_s")
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds until a source that never sends a byte is given up."""
+        pauses = sum(self.pause_s * (1 << number) for number in range(self.attempts - 1))
+        return self.attempts * self.stall_s + pauses
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

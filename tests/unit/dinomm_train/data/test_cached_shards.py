@@ -13,6 +13,7 @@ import pytest
 
 from bigearth_prep.card import ShardCard
 from dinomm_train.config import SamplingConfig
+from dinomm_train.data import cached_shards
 from dinomm_train.data.cached_shards import CachedShards
 from dinomm_train.data.download import Source
 from dinomm_train.data.loader import TrainingBatches
@@ -189,7 +190,10 @@ def test_who_waits_in_vain_is_told_what_may_be_wrong(
     cache = ShardCache(tmp_path / "cache", "d", source)
     store = CachedShards(cache, spare=1, patience_s=0.3)
     uses = ShardUses(shards=(card,), first_steps=np.array([0]), last_steps=np.array([0]))
-    with store.expect(uses), pytest.raises(TrainError, match=r"did not come within .*--cache-gb"):
+    with (
+        store.expect(uses),
+        pytest.raises(TrainError, match=r"shard http.*000000\.tar did not come, .*--cache-gb"),
+    ):
         store.open(card)
 
 
@@ -202,7 +206,7 @@ class JustLate(Future[ShardFile]):
 
     def result(self, timeout: float | None = None) -> ShardFile:
         try:
-            return super().result(timeout=0 if timeout else None)
+            return super().result(timeout=None if timeout is None else 0)
         except TimeoutError:
             self.set_result(self._shard)
             raise
@@ -214,6 +218,85 @@ def test_a_shard_that_comes_just_after_a_look_is_taken(folder: Path, tmp_path: P
     store = CachedShards(ShardCache(tmp_path, "d", Source(str(folder))), spare=1)
     store._expected[card.name] = JustLate(shard)
     assert store.open(card) is shard
+
+
+class Clock:
+    """Stands in for the time module."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+class SlowShard(JustLate):
+    """Comes after some looks; before each `+` of them, bytes of another shard have come."""
+
+    def __init__(self, shard: ShardFile, other: Path, clock: Clock, looks: str) -> None:
+        super().__init__(shard)
+        self._other, self._clock, self._looks = other, clock, looks
+
+    def result(self, timeout: float | None = None) -> ShardFile:
+        if not self._looks or timeout is None:
+            return super().result(timeout)
+        self._clock.now_s += timeout
+        if self._looks[0] == "+":
+            with self._other.open("ab") as file:
+                file.write(b"more")
+        self._looks = self._looks[1:]
+        raise TimeoutError
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(cached_shards, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def waiting(folder: Path, tmp_path: Path) -> CachedShards:
+    """Bears one look at which nothing has come, and not two."""
+    cache = ShardCache(tmp_path / "cache", "d", Source(str(folder)))
+    (cache.folder / "train").mkdir(parents=True)
+    return CachedShards(cache, spare=1, patience_s=100.0)
+
+
+@pytest.mark.parametrize("name", ["shard-000007.tar", "shard-000007.tar.partial"])
+def test_who_waits_is_patient_as_long_as_other_shards_come(
+    name: str, waiting: CachedShards, clock: Clock, folder: Path
+) -> None:
+    card = open_dataset(folder).split("train").shards[0]
+    shard = ShardFile.open(folder / card.name)
+    other = waiting.cache.folder / "train" / name
+    told: list[int] = []
+    waiting.on_progress = lambda: told.append(waiting.cache.bytes_here())
+    waiting._expected[card.name] = SlowShard(shard, other, clock, ".+.+.++.")
+    assert waiting.open(card) is shard
+    assert told == [4, 8, 12, 16, 16]
+    waiting.open(card)
+    assert len(told) == 5, "nobody waited"
+    waiting._expected[card.name] = SlowShard(shard, other, clock, "++..+")
+    with pytest.raises(TrainError, match=r"000000\.tar did not come, and .* for 120 s"):
+        waiting.open(card)
+    assert len(told) == 5 + 2
+
+
+def test_who_waits_is_told_of_another_shard_that_failed(
+    waiting: CachedShards, clock: Clock, folder: Path
+) -> None:
+    card = open_dataset(folder).split("train").shards[0]
+    shard = ShardFile.open(folder / card.name)
+    failed: Future[ShardFile] = Future()
+    failed.set_exception(TrainError("s3://bucket/shard-000003.tar could not be fetched"))
+    other = waiting.cache.folder / "train/shard-000007.tar"
+    waiting._expected = {
+        card.name: SlowShard(shard, other, clock, "+++"),
+        "shard-000003.tar": failed,
+    }
+    with pytest.raises(TrainError, match=r"000003\.tar could not be fetched"):
+        waiting.open(card)
 
 
 def test_what_no_plan_expects_is_fetched_when_it_is_opened(

@@ -103,7 +103,7 @@ class JustLate(Future[None]):
 
     def result(self, timeout: float | None = None) -> None:
         try:
-            return super().result(timeout=0 if timeout else None)
+            return super().result(timeout=None if timeout is None else 0)
         except TimeoutError:
             self.set_result(None)
             raise

@@ -66,17 +66,11 @@ def reads_of(split: StoredSplit, positions: list[int]) -> list[tuple[int, int]]:
             reads.append((offset, sum(map(len, into))))
             super().read(offset, into)
 
-    class NotedFolder:
-        room = None
-        spare = 0
-        kept_in = ""
-
+    class NotedFolder(ShardFolder):
         def open(self, shard: ShardCard) -> ShardFile:
             return NotedFile.open(split.folder / shard.name)
 
-        expect = ShardFolder.expect
-
-    ShardReader(replace(split, store=NotedFolder())).read(np.array(positions))
+    ShardReader(replace(split, store=NotedFolder(split.folder))).read(np.array(positions))
     return reads
 
 
