@@ -45,6 +45,14 @@ device_option = click.option(
 )
 
 
+cache_dir_option = click.option(
+    "--cache-dir",
+    type=_FOLDER,
+    help="Local disk for what is fetched of a dataset at an address. [default: $SLURM_TMPDIR, or "
+    "else the folder for temporary files]",
+)
+
+
 def storage_options(command: Command) -> Command:
     """Options of a command that takes a `storage`: where shards that lie elsewhere are kept."""
 
@@ -61,12 +69,7 @@ def storage_options(command: Command) -> Command:
 
     return with_options(
         with_storage,
-        click.option(
-            "--cache-dir",
-            type=_FOLDER,
-            help="Local disk for the shards of a dataset at an address. [default: $SLURM_TMPDIR, "
-            "or else the folder for temporary files]",
-        ),
+        cache_dir_option,
         click.option(
             "--cache-gb",
             type=click.FloatRange(min=0),

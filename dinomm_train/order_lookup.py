@@ -6,7 +6,7 @@ from pathlib import Path
 from dinomm_train.config import RunConfig
 from dinomm_train.config_text import read_config
 from dinomm_train.data.index import StoredDataset
-from dinomm_train.data.location import open_dataset
+from dinomm_train.data.location import open_tables
 from dinomm_train.data.order import SampleOrder
 from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.training_stream import RECORD_NAME, read_record
@@ -28,6 +28,9 @@ class RunOrder:
     ranks: int
     """Processes that share a step."""
 
+    is_last_start: bool
+    """Whether the run's last start had so many; steps before it may have been shared by others."""
+
     def require_step(self, step: int) -> None:
         """Pass if the run has this step.
 
@@ -39,26 +42,31 @@ class RunOrder:
             raise TrainError(f"step {step:,} is beyond the run's last, {steps - 1:,}")
 
 
-def open_order(source: str | Path, config: RunConfig, ranks: int | None) -> RunOrder:
-    """The order of a run's folder, or of a dataset under a configuration.
+def open_order(
+    source: str | Path, config: RunConfig, ranks: int | None, cache_dir: Path | None = None
+) -> RunOrder:
+    """The order of a run's folder, or of a dataset under a configuration; no shard is looked at.
 
     Raises:
         TrainError: it is neither, or the run's dataset has changed since.
     """
+    is_last_start = False
     if isinstance(source, Path) and (source / RECORD_NAME).is_file():
+        is_last_start = ranks is None
         record = read_record(source)
         config = read_config(source / _CONFIG_NAME, RunConfig())
-        dataset = open_dataset(record.dataset)
+        dataset = open_tables(record.dataset, cache_dir, record.dataset_checksum)
         _require_checksum(dataset, record.dataset_checksum, source)
         ranks = ranks or record.ranks
     else:
-        dataset = open_dataset(source)
+        dataset = open_tables(source, cache_dir)
     split = dataset.split("train")
     return RunOrder(
         split=split,
         order=SampleOrder.of(split, config.sampling),
         epochs=config.schedule.epochs,
         ranks=ranks or 1,
+        is_last_start=is_last_start,
     )
 
 

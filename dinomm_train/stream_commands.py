@@ -8,6 +8,7 @@ import click
 
 from bigearth_prep.terminal import json_option, print_json
 from dinomm_train.command_options import (
+    cache_dir_option,
     dataset_location,
     device_option,
     reading_options,
@@ -32,31 +33,39 @@ if TYPE_CHECKING:
 @click.option(
     "--ranks",
     type=click.IntRange(min=1),
-    help="Processes that share a step. [default: as many as the run had, or 1]",
+    help="Processes that share a step. [default: as many as the run was last started with, or 1]",
 )
 @run_config_options
 @shuffle_option
+@cache_dir_option
 @json_option("the answer")
-def order_command(
+def order_command(  # noqa: PLR0913 - one parameter per option
     *,
     source: str | Path,
     step: int | None,
     key: str | None,
     ranks: int | None,
     config: RunConfig,
+    cache_dir: Path | None,
     as_json: bool,
 ) -> None:
     """Say which samples a step sees, or when a sample comes, without reading any.
 
     Of a RUN the settings and the dataset are those that it was started with; of a DATASET the
-    settings are the options'.
+    settings are the options'. Card and manifest are read, and no shard: none need be there.
     """
     if (step is None) == (key is None):
         raise click.UsageError("give either --step or --key")
     from dinomm_train.data.lookup import appearances_of_key, samples_of_step
     from dinomm_train.order_lookup import open_order
 
-    found = open_order(source, config, ranks)
+    found = open_order(source, config, ranks, cache_dir)
+    if found.is_last_start:
+        click.echo(
+            f"ranks are those of the run's last start, of {found.ranks:,} process(es); for steps "
+            "before a start with another number give --ranks",
+            err=True,
+        )
     if step is not None:
         found.require_step(step)
         seen = samples_of_step(found.split, found.order, step, world=found.ranks)

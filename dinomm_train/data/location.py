@@ -16,6 +16,7 @@ from dinomm_train.data.cached_shards import CachedShards
 from dinomm_train.data.download import ExpectedFile, Source
 from dinomm_train.data.index import StoredDataset, require_shard_bytes
 from dinomm_train.data.shard_cache import ShardCache, private_folder, wait_for_lock
+from dinomm_train.data.shard_file import ShardFolder
 from dinomm_train.data.storage_options import StorageOptions
 from dinomm_train.errors import TrainError
 
@@ -43,6 +44,28 @@ def open_dataset(location: str | Path, storage: StorageOptions | None = None) ->
     source = Source(str(stored.path.resolve()), storage.retry)
     store = _open_store(stored.checksum, stored.card, source, storage.stage_dir, storage)
     return replace(stored, store=store)
+
+
+def open_tables(
+    location: str | Path, cache_dir: Path | None = None, checksum: str = ""
+) -> StoredDataset:
+    """The dataset's card and manifest; its shards may be gone, and none can be relied on.
+
+    Args:
+        location: A folder or an address.
+        cache_dir: Keeps what is fetched from an address.
+        checksum: Of the card, if known: what the cache holds of it is taken without asking.
+
+    Raises:
+        TrainError: there is no finished dataset, or the manifest does not fit the card.
+    """
+    if not is_remote(str(location)):
+        return StoredDataset.open(Path(location), ShardFolder(Path(location)))
+    root = private_folder(cache_dir or choose_cache_dir(os.environ))
+    folder = root / checksum
+    if not checksum or not (folder / CARD_NAME).is_file():
+        folder = _fetch_tables(Source(str(location)), root)
+    return replace(StoredDataset.open(folder, ShardFolder(folder)), location=str(location))
 
 
 def choose_cache_dir(environment: Mapping[str, str]) -> Path:

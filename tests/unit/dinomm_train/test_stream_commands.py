@@ -1,6 +1,7 @@
 """`order` and `doctor` from the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,16 @@ from dinomm_train.cli import cli
 from dinomm_train.config import RunConfig
 from dinomm_train.config_text import config_to_toml, override_config
 from dinomm_train.data.index import StoredDataset
+from dinomm_train.data.location import open_dataset
+from dinomm_train.data.storage_options import StorageOptions
 from dinomm_train.data.training_stream import write_record
 from dinomm_train.distributed import Ranks
 from dinomm_train.errors import TrainError
 from tests.shard_fixture import make_dataset
+from tests.unreliable_server import serve
 
 SMALL = ["sampling.global_batch=8", "schedule.epochs=12"]
+TWO_RANKS = Ranks(rank=0, world=2, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +34,7 @@ def run(dataset: Path, tmp_path: Path) -> Path:
     """A run's folder as far as its order needs it."""
     config = override_config(RunConfig(), [*SMALL, "sampling.seed=3"])
     (tmp_path / "config.toml").write_text(config_to_toml(config), encoding="utf-8")
-    ranks = Ranks(rank=0, world=2, device=torch.device("cpu"))
-    write_record(tmp_path, StoredDataset.open(dataset), ranks)
+    write_record(tmp_path, StoredDataset.open(dataset), TWO_RANKS)
     return tmp_path
 
 
@@ -81,6 +85,44 @@ def test_order_refuses_a_dataset_that_has_changed(run: Path) -> None:
     result = invoke("order", run, "--step", "0")
     assert isinstance(result.exception, TrainError)
     assert "checksum ffff" in str(result.exception)
+
+
+def test_order_needs_no_shard(tmp_path: Path, run: Path, dataset: Path) -> None:
+    expected = invoke("order", run, "--step", "4").stdout
+    bare = tmp_path / "bare"
+    shutil.copytree(dataset, bare, ignore=shutil.ignore_patterns("*.tar"))
+    assert not list(bare.rglob("*.tar"))
+    record = json.loads((run / "stream.json").read_text())
+    (run / "stream.json").write_text(json.dumps(record | {"dataset": str(bare)}))
+    assert invoke("order", run, "--step", "4").stdout == expected
+    told = invoke("order", bare, "--step", "4", "--ranks", "2", *settings("sampling.seed=3"))
+    assert told.stdout == expected
+
+
+def test_order_of_a_remote_run_asks_nobody_where_its_cache_is_there(
+    run: Path, dataset: Path, tmp_path: Path
+) -> None:
+    expected = invoke("order", run, "--step", "4").stdout
+    kept = ("--cache-dir", tmp_path / "cache")
+    with serve(dataset) as server:
+        storage = StorageOptions(cache_dir=tmp_path / "cache")
+        write_record(run, open_dataset(server.url, storage), TWO_RANKS)
+        asked = len(server.order)
+        assert invoke("order", run, "--step", "4", *kept).stdout == expected
+        assert len(server.order) == asked
+        # Elsewhere nothing is kept yet: card and manifest are fetched, and no shard.
+        elsewhere = ("--cache-dir", tmp_path / "other")
+        assert invoke("order", run, "--step", "4", *elsewhere).stdout == expected
+        assert server.order[asked:] == ["dataset.json", "manifest.parquet"]
+    assert invoke("order", run, "--step", "4", *kept).stdout == expected
+
+
+def test_order_says_whose_ranks_it_names(run: Path, dataset: Path) -> None:
+    told = "ranks are those of the run's last start, of 2 process(es)"
+    assert told in invoke("order", run, "--step", "0").stderr
+    assert told in invoke("order", run, "--key", "train_S2_patch_0007", "--json").stderr
+    assert "last start" not in invoke("order", run, "--step", "0", "--ranks", "2").stderr
+    assert "last start" not in invoke("order", dataset, "--step", "0", *settings()).stderr
 
 
 def test_a_place_that_is_neither_folder_nor_address_is_the_command_line_s_fault() -> None:
