@@ -1,6 +1,7 @@
 """The processes of one run: who they are, and what they tell each other."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -56,6 +57,14 @@ def read_launch(environment: Mapping[str, str]) -> Launch | None:
     if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         return _slurm_launch(environment)
     return None
+
+
+def most_on_a_machine(environment: Mapping[str, str], *, world: int) -> int:
+    """Most processes that share a machine; all of them where the launcher does not tell."""
+    # Slurm writes 2(x3),1 for three machines with two processes each, and one with one.
+    told = environment.get("LOCAL_WORLD_SIZE") or environment.get("SLURM_STEP_TASKS_PER_NODE", "")
+    counts = re.findall(r"(\d+)(?:\(x\d+\))?", told)
+    return min(world, max(map(int, counts), default=world))
 
 
 def _torchrun_launch(environment: Mapping[str, str]) -> Launch:

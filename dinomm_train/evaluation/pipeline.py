@@ -16,7 +16,7 @@ from dinomm_train.data.location import open_dataset
 from dinomm_train.data.shard_plan import bytes_at_once, uses_of_batches
 from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.stream_terms import require_cache
-from dinomm_train.distributed import choose_device, read_launch
+from dinomm_train.distributed import choose_device, most_on_a_machine, read_launch
 from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.collect import collect
 from dinomm_train.evaluation.config import EvaluationConfig
@@ -67,7 +67,7 @@ def evaluate(config: EvaluationConfig) -> Findings | None:
         )
     for fraction in config.label_fractions:
         bench.labelled(fraction, seed=0)  # what is too few is refused before anything is computed
-    _require_cache(bench, jobs, processes=share.world)
+    _require_cache(bench, jobs, processes=most_on_a_machine(os.environ, world=share.world))
     _extract(bench, share)
     store = PredictionStore(config.cache, bench.dataset.checksum, bench.config)
     paths = {job: store.path(job, bench.contestants[job.network]) for job in jobs}
@@ -82,8 +82,8 @@ def evaluate(config: EvaluationConfig) -> Findings | None:
 def _require_cache(bench: Workbench, jobs: Sequence[Job], *, processes: int) -> None:
     """Return nothing where the cache of a dataset that lies elsewhere holds what is needed at once.
 
-    Processes are at different places of a split; a network that learns meets the train split in
-    another order each time, and so all of it at once.
+    Processes of a machine share its cache and are at different places of a split; a network that
+    learns meets the train split in another order each time, and so all of it at once.
 
     Raises:
         TrainError: it does not, and processes would wait for each other.

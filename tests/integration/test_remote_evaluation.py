@@ -137,6 +137,30 @@ def test_a_cache_in_which_an_evaluation_would_wait_for_ever_is_refused_at_once(
     assert not [path for path in server.served if path.endswith(".tar")]
 
 
+def test_only_processes_that_share_a_cache_count_against_it(
+    server: UnreliableServer,
+    run: Path,
+    shard_bytes: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = ("--cache-dir", tmp_path, "--cache-gb", 5 * shard_bytes / 1e9)
+
+    def refusal() -> str:
+        result = invoke("evaluate", run, server.url, "--out", tmp_path / "out", *FAST, *kept)
+        assert isinstance(result.exception, TrainError)
+        return str(result.exception)
+
+    alone = refusal()
+    launch = {"RANK": 0, "WORLD_SIZE": 4, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
+    for name, value in launch.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert refusal() == alone
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert refusal() != alone
+
+
 def test_an_address_that_leads_nowhere_is_one_message(run: Path, tmp_path: Path) -> None:
     result = invoke("embed", run, "no/such/folder", "--out", tmp_path / "out.parquet")
     assert (result.exit_code, "is no folder, nor an address" in result.output) == (2, True)

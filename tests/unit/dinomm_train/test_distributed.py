@@ -12,6 +12,7 @@ from dinomm_train.distributed import (
     greatest_over_ranks,
     join_ranks,
     mean_over_ranks,
+    most_on_a_machine,
     read_launch,
 )
 from dinomm_train.errors import TrainError
@@ -64,6 +65,24 @@ def test_srun_s_processes_meet_at_the_first_host_on_a_port_of_the_job(
     assert read_launch(SLURM) == Launch(
         rank=5, world=6, local_rank=1, address="gpu07", port=20_000 + 1234567 % 40_000
     )
+
+
+@pytest.mark.parametrize(
+    ("environment", "most"),
+    [
+        ({}, 8),
+        (TORCHRUN, 8),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "4"}, 4),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "4", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}, 4),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2(x3),1"}, 2),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1,3(x12)"}, 3),
+        ({"SLURM_STEP_TASKS_PER_NODE": "16"}, 8),
+    ],
+)
+def test_processes_are_counted_by_machine_where_the_launcher_tells(
+    environment: dict[str, str], most: int
+) -> None:
+    assert most_on_a_machine(environment, world=8) == most
 
 
 def test_without_scontrol_the_address_must_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
