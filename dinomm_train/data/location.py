@@ -1,5 +1,6 @@
 """Datasets wherever they lie: in a folder, staged from one onto a local disk, or far away."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -21,6 +22,9 @@ from dinomm_train.data.storage_options import StorageOptions
 from dinomm_train.errors import TrainError
 
 _ASKING_THREADS = 16
+_MOUNTS = Path("/proc/self/mountinfo")
+
+_log = logging.getLogger(__name__)
 
 
 def is_remote(location: str) -> bool:
@@ -73,6 +77,16 @@ def choose_cache_dir(environment: Mapping[str, str]) -> Path:
     return Path(environment.get("SLURM_TMPDIR") or tempfile.gettempdir())
 
 
+def _lies_in_memory(folder: Path) -> bool:
+    """Whether a folder's files take memory and no disk."""
+    device = folder.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    # 36 35 98:0 /in/it /mounted/at options… - type of file system …
+    mounts = (line.split(" - ") for line in _MOUNTS.read_text().splitlines())
+    types = {kind.split()[0] for about, kind in mounts if about.split()[2] == number}
+    return bool(types & {"tmpfs", "ramfs"})
+
+
 def _open_remote(location: str, storage: StorageOptions) -> StoredDataset:
     source = Source(location, storage.retry)
     cache_dir = storage.cache_dir or choose_cache_dir(os.environ)
@@ -109,6 +123,12 @@ def _open_store(
     checksum: str, card: DatasetCard, source: Source, folder: Path, storage: StorageOptions
 ) -> CachedShards:
     cache = ShardCache(folder, checksum, source, int(storage.cache_gb * 1e9))
+    if not storage.cache_gb and _lies_in_memory(cache.folder.parent):
+        _log.warning(
+            "shards are kept in %s, which is memory and counts as the job's: it may be killed for "
+            "that; name a disk (--cache-dir, --stage-dir), or bound them with --cache-gb",
+            cache.folder.parent,
+        )
     home = os.environ.get("HOME")
     in_home = bool(home) and cache.folder.is_relative_to(str(home))
     largest = max(

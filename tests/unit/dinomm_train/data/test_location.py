@@ -1,6 +1,7 @@
 """Datasets in a folder, staged from one, and far away."""
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dinomm_train.data import location
 from dinomm_train.data.location import choose_cache_dir, open_dataset
 from dinomm_train.data.storage_options import RetryConfig, StorageOptions
 from dinomm_train.data.stream import ShardReader
@@ -157,3 +159,27 @@ def test_the_cache_lies_where_jobs_keep_their_files_and_says_where(
     monkeypatch.setenv("HOME", "/elsewhere")
     stored = open_dataset(server.url, StorageOptions(cache_gb=2.0))
     assert stored.store.kept_in == str(stored.path)
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+@pytest.mark.parametrize("cache_gb", [0.0, 1.0])
+def test_who_keeps_shards_without_bounds_in_memory_is_warned(
+    kind: str,
+    cache_gb: float,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    device = folder.stat().st_dev
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "22 1 0:999999 / / rw,relatime shared:1 - tmpfs elsewhere rw\n"
+        f"36 22 {os.major(device)}:{os.minor(device)} / /a\\040b rw shared:2 - {kind} here rw\n"
+    )
+    monkeypatch.setattr(location, "_MOUNTS", mounts)
+    with caplog.at_level(logging.WARNING):
+        open_dataset(folder, StorageOptions(stage_dir=tmp_path / "cache", cache_gb=cache_gb))
+    is_told = f"{tmp_path / 'cache' / f'dinomm-{os.getuid()}'}, which is memory" in caplog.text
+    assert is_told == (kind == "tmpfs" and not cache_gb)
+    assert ("--cache-dir" in caplog.text) == is_told
