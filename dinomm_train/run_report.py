@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -43,16 +43,16 @@ class _Window:
     timed_steps: int = 0
     """Those since `start_s`."""
 
-    loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
-    skipped: Tensor = field(default_factory=lambda: torch.zeros(()))
+    loss_sum: Tensor | float = 0.0
+    skipped: Tensor | float = 0.0
     waited_s: float = 0.0
 
     def add(self, measured: StepReport, waited_s: float) -> None:
         self.steps += 1
         self.timed_steps += 1
         taken = torch.where(measured.skipped > 0, 0.0, measured.loss)
-        self.loss_sum = self.loss_sum.to(taken.device) + taken
-        self.skipped = self.skipped.to(taken.device) + measured.skipped
+        self.loss_sum = self.loss_sum + taken
+        self.skipped = self.skipped + measured.skipped
         self.waited_s += waited_s
 
     def time_from(self, now_s: float) -> None:

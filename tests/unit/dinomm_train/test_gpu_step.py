@@ -1,7 +1,9 @@
 """What a GPU would be asked for in a step; gradients are made up."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +25,9 @@ from dinomm_train.data.inputs import InputScaling, SensorChannels
 from dinomm_train.data.views import Views, make_views
 from dinomm_train.distributed import Ranks
 from dinomm_train.learner import Learner
+from dinomm_train.metrics import MetricsWriter
 from dinomm_train.models.student_teacher import build_student_teacher
+from dinomm_train.run_report import RunReport, Work
 from dinomm_train.schedules import StepValues
 from dinomm_train.transfer import to_device
 from tests.fake_gpu import GPU, NeverWaits, WaitError, on_gpu, put_on_gpu
@@ -58,6 +62,10 @@ SCALING = InputScaling(
 )
 
 
+def say_nothing(count: int, note: str = "") -> None:
+    """Take the place of a progress line."""
+
+
 def some_views(config: RunConfig) -> Views:
     images = torch.empty(SAMPLES, 5, 20, 20, device=GPU)
     key = ViewKey(seed=0, epoch=0, sample_ids=np.arange(SAMPLES, dtype=np.uint64))
@@ -81,8 +89,10 @@ CONFIGS = {
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_nothing_of_a_step_waits_for_the_gpu(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    work = Work(steps_done=0, steps_to_do=9, steps_per_epoch=9)
+    report = RunReport(MetricsWriter(tmp_path, []), say_nothing, config, work, time.monotonic)
     networks = build_student_teacher(config, channels=5)
     monkeypatch.setattr(networks, "to", lambda _: put_on_gpu(networks))
     monkeypatch.setattr(learner_module, "build_student_teacher", lambda *_, **__: networks)
@@ -103,10 +113,11 @@ def test_nothing_of_a_step_waits_for_the_gpu(
         learner = Learner(config, Ranks(rank=0, world=1, device=GPU), channels=5)
         with NeverWaits():  # type: ignore[no-untyped-call]
             views = some_views(config)
-            reports = [learner.step(views, VALUES, step) for step in range(2)]
-        for report in reports:
-            measured = (report.loss, report.gradient_norm, report.skipped)
-            assert {one.device for one in measured} == {GPU}
+            measured = [learner.step(views, VALUES, step) for step in range(2)]
+            for step, one in enumerate(measured):
+                report.add(step + 1, VALUES, one, waited_s=0.0)
+        for one in measured:
+            assert {one.loss.device, one.gradient_norm.device, one.skipped.device} == {GPU}
 
 
 def test_what_would_wait_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
