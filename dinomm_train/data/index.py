@@ -35,7 +35,7 @@ class StoredDataset:
     """What the folder's card says."""
 
     checksum: str
-    """XXH3-128 of the card's bytes; as the card lists every shard's checksum, it names them all."""
+    """XXH3-128 of the card's bytes; as the card lists every file's checksum, it names them all."""
 
     manifest: pa.Table
     """One row per sample of any split, in stored order."""
@@ -71,7 +71,7 @@ class StoredDataset:
             store=store or ShardFolder(path),
             card=card,
             checksum=xxhash.xxh3_128_hexdigest((path / CARD_NAME).read_bytes()),
-            manifest=_read_manifest(path),
+            manifest=_read_manifest(path, card),
         )
 
     def split(self, name: str) -> StoredSplit:
@@ -119,12 +119,14 @@ def require_shard_bytes(where: str, found: int | None, shard: ShardCard) -> None
         )
 
 
-def _read_manifest(path: Path) -> pa.Table:
+def _read_manifest(path: Path, card: DatasetCard) -> pa.Table:
     file = path / MANIFEST_NAME
     try:
+        content = file.read_bytes()
+        _require_checksum(file, content, card)
         # On this thread alone: Arrow's own would live on to the end of the process, where they can
         # abort it, and reading so takes less time.
-        with pq.ParquetFile(file, pre_buffer=False) as stored:
+        with pq.ParquetFile(pa.BufferReader(content), pre_buffer=False) as stored:
             table = stored.read(use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise TrainError(f"{file} cannot be read ({error}); copy or build it again") from error
@@ -132,3 +134,15 @@ def _read_manifest(path: Path) -> pa.Table:
     if missing:
         raise TrainError(f"{file} lacks the columns {', '.join(missing)}; build the dataset again")
     return table
+
+
+def _require_checksum(file: Path, content: bytes, card: DatasetCard) -> None:
+    """Positions in the order of samples are rows of the manifest: another one means others."""
+    # Cards made by hand may not have it.
+    expected = card.tables.get(MANIFEST_NAME)
+    found = xxhash.xxh3_128_hexdigest(content)
+    if expected is not None and found != expected:
+        raise TrainError(
+            f"{file} has the checksum {found}, the card says {expected}: it was changed, or is of "
+            f"another build; copy it again together with {CARD_NAME}, or build the dataset again"
+        )

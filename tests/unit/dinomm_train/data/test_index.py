@@ -10,7 +10,7 @@ import xxhash
 
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.errors import TrainError
-from tests.shard_fixture import edit_card, make_dataset
+from tests.shard_fixture import edit_card, edit_manifest, make_dataset
 
 
 @pytest.fixture
@@ -86,3 +86,17 @@ def test_a_manifest_that_cannot_be_read_is_named(dataset: Path) -> None:
     (dataset / "manifest.parquet").write_bytes(b"not parquet")
     with pytest.raises(TrainError, match=r"manifest\.parquet cannot be read"):
         StoredDataset.open(dataset)
+
+
+def test_a_manifest_that_is_not_the_one_of_the_card_is_refused(dataset: Path) -> None:
+    checksum = xxhash.xxh3_128_hexdigest((dataset / "manifest.parquet").read_bytes())
+    edit_card(dataset, lambda fields: fields.update(tables={"manifest.parquet": checksum}))
+    assert len(StoredDataset.open(dataset).manifest) == 40
+    edit_manifest(dataset, lambda rows: rows.reverse())
+    with pytest.raises(TrainError, match=rf"manifest\.parquet .* the card says {checksum}.*copy"):
+        StoredDataset.open(dataset)
+
+
+def test_a_card_that_names_no_manifest_opens_with_any(dataset: Path) -> None:
+    edit_manifest(dataset, lambda rows: rows.reverse())
+    assert len(StoredDataset.open(dataset).manifest) == 40
