@@ -4,10 +4,11 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,8 @@ from dinomm_train.config import DeviceChoice
 from dinomm_train.errors import TrainError
 from dinomm_train.rendezvous import Launch, meet
 from dinomm_train.stop_request import StopRequest
+
+Said = TypeVar("Said")
 
 _FIRST_PORT, _PORTS = 20_000, 40_000
 
@@ -72,7 +75,8 @@ def _torchrun_launch(environment: Mapping[str, str]) -> Launch:
         return Launch(
             rank=int(environment["RANK"]),
             world=int(environment["WORLD_SIZE"]),
-            local_rank=int(environment.get("LOCAL_RANK", "0")),
+            # Who sets RANK by hand under srun may leave this one to Slurm.
+            local_rank=int(environment.get("LOCAL_RANK", environment.get("SLURM_LOCALID", "0"))),
             address=environment["MASTER_ADDR"],
             port=int(environment["MASTER_PORT"]),
         )
@@ -109,7 +113,8 @@ def join_ranks(choice: DeviceChoice, stop: StopRequest | None = None) -> Iterato
     """This process's place in the run; the processes are connected until the block ends.
 
     Raises:
-        TrainError: CUDA was asked for and is not there, or the others cannot be reached.
+        TrainError: CUDA was asked for and is not there, two ranks have the same GPU, or the others
+            cannot be reached.
         StoppedEarly: a signal came while others were still missing.
     """
     launch = read_launch(os.environ)
@@ -127,7 +132,11 @@ def join_ranks(choice: DeviceChoice, stop: StopRequest | None = None) -> Iterato
         timeout=_COLLECTIVE_LIMIT,
     )
     try:
-        yield Ranks(rank=launch.rank, world=launch.world, device=device)
+        ranks = Ranks(rank=launch.rank, world=launch.world, device=device)
+        if device.type == "cuda":
+            uuid = str(torch.cuda.get_device_properties(device).uuid)
+            require_gpus_of_their_own(gather_objects(uuid, ranks))
+        yield ranks
     finally:
         dist.destroy_process_group()
 
@@ -136,20 +145,45 @@ def choose_device(choice: DeviceChoice, *, local_rank: int = 0) -> torch.device:
     """The device to compute on; `auto` takes a GPU where there is one.
 
     Raises:
-        TrainError: CUDA was asked for and is not there, or has fewer GPUs than processes.
+        TrainError: CUDA was asked for and is not there, or has several GPUs, fewer than processes.
     """
     if choice == "cpu" or (choice == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise TrainError("--device cuda: torch finds no CUDA device; use --device cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise TrainError(
-            f"process {local_rank} of this machine finds {torch.cuda.device_count()} GPUs; start "
-            "at most one process per GPU"
-        )
-    device = torch.device("cuda", local_rank)
+    device = torch.device("cuda", pick_gpu(local_rank, torch.cuda.device_count()))
     torch.cuda.set_device(device)
     return device
+
+
+def pick_gpu(local_rank: int, visible: int) -> int:
+    """Which of the GPUs that it sees a process takes, by its number among those of its machine.
+
+    Raises:
+        TrainError: it sees several, and still fewer than there are processes.
+    """
+    if visible == 1:
+        return 0  # launchers may show each process its own alone, under the same number
+    if local_rank >= visible:
+        raise TrainError(
+            f"process {local_rank} of this machine finds {visible} GPUs; start at most one process "
+            "per GPU"
+        )
+    return local_rank
+
+
+def require_gpus_of_their_own(uuids: Sequence[str]) -> None:
+    """Return nothing where no two ranks, in whose order the GPUs are named, have the same one.
+
+    Raises:
+        TrainError: two have; on every rank.
+    """
+    for rank, uuid in enumerate(uuids):
+        if (other := uuids.index(uuid)) < rank:
+            raise TrainError(
+                f"ranks {other} and {rank} have the same GPU, {uuid}; start at most one process "
+                "per GPU, and tell each its number on its machine (LOCAL_RANK, as torchrun does)"
+            )
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:
@@ -180,6 +214,15 @@ def greatest_over_ranks(number: int, ranks: Ranks) -> int:
 def wait_for_ranks(ranks: Ranks) -> None:
     """Return when all ranks have come here."""
     greatest_over_ranks(0, ranks)
+
+
+def gather_objects(own: Said, ranks: Ranks) -> list[Said]:
+    """What each rank says, in their order, on every rank; it travels between the hosts."""
+    if ranks.world == 1:
+        return [own]
+    said: list[Said | None] = [None] * ranks.world
+    dist.all_gather_object(said, own)
+    return cast("list[Said]", said)
 
 
 def gather_rows(rows: Tensor, ranks: Ranks) -> Tensor:

@@ -13,7 +13,9 @@ from dinomm_train.distributed import (
     join_ranks,
     mean_over_ranks,
     most_on_a_machine,
+    pick_gpu,
     read_launch,
+    require_gpus_of_their_own,
 )
 from dinomm_train.errors import TrainError
 from dinomm_train.rendezvous import Launch
@@ -110,3 +112,36 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     assert choose_device("auto") == torch.device("cpu")
     with pytest.raises(TrainError, match="--device cpu"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize(("local_rank", "visible", "number"), [(0, 4, 0), (3, 4, 3), (0, 1, 0)])
+def test_processes_that_see_all_gpus_take_that_of_their_number(
+    local_rank: int, visible: int, number: int
+) -> None:
+    assert pick_gpu(local_rank, visible) == number
+
+
+@pytest.mark.parametrize("local_rank", [1, 7])
+def test_a_process_that_is_shown_its_own_gpu_alone_takes_it(local_rank: int) -> None:
+    assert pick_gpu(local_rank, 1) == 0
+
+
+def test_more_processes_than_the_gpus_that_each_sees_are_refused() -> None:
+    with pytest.raises(TrainError, match=r"process 2 .* finds 2 GPUs; start at most one process"):
+        pick_gpu(2, 2)
+
+
+def test_ranks_that_would_share_a_gpu_are_named() -> None:
+    require_gpus_of_their_own(["a", "b", "c"])
+    with pytest.raises(TrainError, match=r"ranks 1 and 3 have the same GPU, b;.*LOCAL_RANK"):
+        require_gpus_of_their_own(["a", "b", "c", "b"])
+
+
+def test_the_number_on_the_machine_is_slurm_s_where_rank_was_set_by_hand() -> None:
+    by_hand = {key: value for key, value in TORCHRUN.items() if key != "LOCAL_RANK"}
+    on_slurm = read_launch(by_hand | SLURM | {"SLURM_LOCALID": "2"})
+    assert on_slurm is not None
+    assert on_slurm.local_rank == 2
+    alone = read_launch(by_hand)
+    assert alone is not None
+    assert alone.local_rank == 0
