@@ -14,11 +14,11 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from dinomm_train.config import DeviceChoice
 from dinomm_train.errors import TrainError
-from dinomm_train.rendezvous import Launch, meet
+from dinomm_train.rendezvous import NAME_INTERFACE, Launch, call_heeding_signals, meet
 from dinomm_train.stop_request import StopRequest
 
 Said = TypeVar("Said")
@@ -115,30 +115,48 @@ def join_ranks(choice: DeviceChoice, stop: StopRequest | None = None) -> Iterato
     Raises:
         TrainError: CUDA was asked for and is not there, two ranks have the same GPU, or the others
             cannot be reached.
-        StoppedEarly: a signal came while others were still missing.
+        StoppedEarly: a signal came before all were connected.
     """
     launch = read_launch(os.environ)
     device = choose_device(choice, local_rank=launch.local_rank if launch else 0)
     if launch is None or launch.world == 1:
         yield Ranks(rank=0, world=1, device=device)
         return
-    store = meet(launch, stop or StopRequest())
-    dist.init_process_group(
-        # What hosts tell each other goes past the GPUs, so that neither waits for the other.
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=PrefixStore("ranks", store),
-        rank=launch.rank,
-        world_size=launch.world,
-        timeout=_COLLECTIVE_LIMIT,
-    )
+    ranks = Ranks(rank=launch.rank, world=launch.world, device=device)
+    stop = stop or StopRequest()
+    store = meet(launch, stop)
     try:
-        ranks = Ranks(rank=launch.rank, world=launch.world, device=device)
-        if device.type == "cuda":
-            uuid = str(torch.cuda.get_device_properties(device).uuid)
-            require_gpus_of_their_own(gather_objects(uuid, ranks))
+        _connect(ranks, store, stop)
         yield ranks
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _connect(ranks: Ranks, store: Store, stop: StopRequest) -> None:
+    try:
+        call_heeding_signals(lambda: _open_group(ranks, store), stop)
+    except (RuntimeError, ValueError, TimeoutError) as error:
+        raise TrainError(
+            f"rank {ranks.rank} has met the others, but cannot exchange with them "
+            f"({str(error).splitlines()[0]}); {NAME_INTERFACE}"
+        ) from error
+
+
+def _open_group(ranks: Ranks, store: Store) -> None:
+    if is_on_gpu := ranks.device.type == "cuda":
+        torch.cuda.set_device(ranks.device)  # each thread has one of its own
+    dist.init_process_group(
+        # What hosts tell each other goes past the GPUs, so that neither waits for the other.
+        "cpu:gloo,cuda:nccl" if is_on_gpu else "gloo",
+        store=PrefixStore("ranks", store),
+        rank=ranks.rank,
+        world_size=ranks.world,
+        timeout=_COLLECTIVE_LIMIT,
+    )
+    if is_on_gpu:
+        uuid = str(torch.cuda.get_device_properties(ranks.device).uuid)
+        require_gpus_of_their_own(gather_objects(uuid, ranks))
 
 
 def choose_device(choice: DeviceChoice, *, local_rank: int = 0) -> torch.device:

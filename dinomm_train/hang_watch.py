@@ -181,15 +181,13 @@ def watch_for_hangs(ranks: Ranks, limit_s: float) -> Iterator[HangWatch]:
     """A watch over this rank and the others, until the block ends; a limit of zero watches nothing.
 
     Raises:
-        TrainError: the connection to another rank broke; the message says what became of it.
+        TrainError: the store that ranks share cannot be reached, or the connection to another rank
+            broke; the message says what became of it.
     """
-    launch = read_launch(os.environ) if ranks.world > 1 else None
-    store = None if launch is None else connect_store(launch, timeout=_ANSWER)
-    watch = HangWatch(ranks, limit_s, store)
+    watch = _start_watch(ranks, limit_s)
     if not limit_s:
         yield watch
         return
-    watch.start()
     try:
         yield watch
     except StoppedEarly:
@@ -202,6 +200,22 @@ def watch_for_hangs(ranks: Ranks, limit_s: float) -> Iterator[HangWatch]:
             raise TrainError(f"{message}. {_NEXT_STEP}") from error
         raise
     watch.close("")
+
+
+def _start_watch(ranks: Ranks, limit_s: float) -> HangWatch:
+    launch = read_launch(os.environ) if ranks.world > 1 else None
+    try:
+        store = None if launch is None else connect_store(launch, timeout=_ANSWER)
+        watch = HangWatch(ranks, limit_s, store)
+        if limit_s:
+            watch.start()
+    except RuntimeError as error:
+        raise TrainError(
+            f"rank {ranks.rank}: rank 0, or the launcher that holds the ranks together, does not "
+            f"answer any more ({str(error).splitlines()[0]}); look for its messages, and start all "
+            "again"
+        ) from error
+    return watch
 
 
 def _is_broken_connection(error: BaseException) -> bool:

@@ -5,9 +5,11 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
@@ -16,6 +18,14 @@ from dinomm_train.stop_request import StoppedEarly, StopRequest
 
 START_LIMIT = timedelta(minutes=10)
 """How long processes wait for each other: nodes may start minutes apart, and import slowly."""
+
+NAME_INTERFACE = (
+    "let the nodes reach each other, and name their network interface where there are several: "
+    "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
+)
+"""What to do where processes know each other's addresses and do not reach them."""
+
+Given = TypeVar("Given")
 
 _LOOK_S = 0.05
 _GRACE_S = 10.0
@@ -92,17 +102,9 @@ class _Patience:
 
 
 def _connect(launch: Launch, patience: _Patience) -> Store:
-    """The store, waited for in a thread: what waits in there hears of no signal."""
-    opened: Future[Store] = Future()
-    threading.Thread(
-        target=_open_store, args=(launch, opened), name="rendezvous", daemon=True
-    ).start()
-    while not opened.done():
-        patience.require()
-        wait([opened], timeout=_LOOK_S)
     try:
-        return opened.result()
-    except (RuntimeError, ValueError) as error:
+        return _call(lambda: connect_store(launch, is_host=is_store_host(launch)), patience)
+    except (RuntimeError, ValueError, TimeoutError) as error:
         raise TrainError(
             f"rank {launch.rank} cannot meet the others at {launch.address}:{launch.port} "
             f"({str(error).splitlines()[0]}); check that MASTER_ADDR is known on every node and "
@@ -110,11 +112,33 @@ def _connect(launch: Launch, patience: _Patience) -> Store:
         ) from error
 
 
-def _open_store(launch: Launch, opened: Future[Store]) -> None:
+def call_heeding_signals(call: Callable[[], Given], stop: StopRequest) -> Given:
+    """What the call gives, which waits for other processes and meanwhile hears of no signal.
+
+    Raises:
+        StoppedEarly: a signal came some seconds ago, and it waits still.
+        TimeoutError: it waits for longer than processes do for each other.
+    """
+    return _call(call, _Patience(stop))
+
+
+def _call(call: Callable[[], Given], patience: _Patience) -> Given:
+    given: Future[Given] = Future()
+    threading.Thread(target=_fulfil, args=(call, given), name="rendezvous", daemon=True).start()
+    deadline_s = time.monotonic() + START_LIMIT.total_seconds()
+    while not given.done():
+        patience.require()
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"no answer for {START_LIMIT.total_seconds():.0f} s")
+        wait([given], timeout=_LOOK_S)
+    return given.result()
+
+
+def _fulfil(call: Callable[[], Given], given: Future[Given]) -> None:
     try:
-        opened.set_result(connect_store(launch, is_host=is_store_host(launch)))
-    except (RuntimeError, ValueError) as error:
-        opened.set_exception(error)
+        given.set_result(call())
+    except Exception as error:  # noqa: BLE001 (it is raised where it is waited for)
+        given.set_exception(error)
 
 
 def is_store_host(launch: Launch) -> bool:

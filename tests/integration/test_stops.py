@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import signal
+import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -17,8 +18,8 @@ from bigearth_prep.whole_file import xxh3_128_of
 from dinomm_train import rendezvous
 from dinomm_train.config import HealthConfig, OutputConfig
 from dinomm_train.errors import TrainError
-from dinomm_train.rendezvous import Launch, meet
-from dinomm_train.stop_request import StopRequest
+from dinomm_train.rendezvous import Launch, call_heeding_signals, meet
+from dinomm_train.stop_request import StoppedEarly, StopRequest
 from tests.integration.test_trainer import TINY, assert_same_weights, run_here, start_ranks, told
 from tests.run_processes import Forks, Process, free_port, places, pretrain_arguments
 from tests.shard_fixture import make_dataset
@@ -214,6 +215,20 @@ def test_a_rank_whose_shard_breaks_tells_the_others_why_it_ends(
     )
 
 
+def test_ranks_that_met_and_cannot_exchange_end_with_the_name_of_what_to_set(
+    forks: Forks, dataset: Path, tmp_path: Path
+) -> None:
+    arguments = pretrain_arguments(dataset, tmp_path / "run", DRILL)
+    wrong = {"GLOO_SOCKET_IFNAME": "no-such-one"}
+    processes = [forks.start(arguments, place | wrong) for place in places(2)]
+    assert [process.wait(timeout_s=30) for process in processes] == [1, 1]
+    for rank, process in enumerate(processes):
+        said = process.errors.read_text()
+        assert f"error: rank {rank} has met the others, but cannot exchange with them" in said
+        assert "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME" in said
+        assert "Traceback" not in said
+
+
 @pytest.mark.slow
 def test_a_rank_that_never_comes_is_named_and_a_signal_meanwhile_ends_the_wait(
     forks: Forks, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -227,3 +242,19 @@ def test_a_rank_that_never_comes_is_named_and_a_signal_meanwhile_ends_the_wait(
     alone.send_signal(signal.SIGUSR1)
     assert alone.wait(timeout_s=30) == 85
     assert "Traceback" not in alone.errors.read_text()
+
+
+def test_waiting_for_a_call_that_does_not_return_has_an_end_and_hears_of_signals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_over = threading.Event()
+    monkeypatch.setattr(rendezvous, "START_LIMIT", timedelta(milliseconds=100))
+    with StopRequest() as stop, pytest.raises(TimeoutError, match="no answer for 0 s"):
+        call_heeding_signals(is_over.wait, stop)
+    monkeypatch.setattr(rendezvous, "START_LIMIT", timedelta(minutes=1))
+    monkeypatch.setattr(rendezvous, "_GRACE_S", 0.0)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(StoppedEarly):
+            call_heeding_signals(is_over.wait, stop)
+    is_over.set()

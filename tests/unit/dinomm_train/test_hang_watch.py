@@ -4,14 +4,17 @@ import os
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import pytest
 import torch
 
+from dinomm_train import hang_watch
 from dinomm_train.distributed import Ranks
 from dinomm_train.errors import TrainError
 from dinomm_train.hang_watch import watch_for_hangs
 from dinomm_train.stop_request import StoppedEarly
+from tests.run_processes import places
 
 ALONE = Ranks(rank=0, world=1, device=torch.device("cpu"))
 
@@ -40,6 +43,18 @@ def test_a_process_that_stands_still_ends_with_a_word_on_where() -> None:
     assert ended.returncode == 1
     assert "error: no progress for" in ended.stderr
     assert "is in step 19. The run ends here" in ended.stderr
+
+
+def test_a_store_that_is_gone_when_the_watch_begins_is_one_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in places(2)[1].items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(hang_watch, "_ANSWER", timedelta(milliseconds=100))
+    second = Ranks(rank=1, world=2, device=torch.device("cpu"))
+    told = pytest.raises(TrainError, match=r"rank 1: rank 0, or .* start all again")
+    with told, watch_for_hangs(second, 60.0):
+        raise AssertionError
 
 
 def test_what_goes_on_or_is_not_watched_is_left_alone() -> None:
