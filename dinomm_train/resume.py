@@ -1,29 +1,75 @@
-"""Going on with a run: only with the configuration, dataset and network that it began with."""
+"""Going on with a run: with the configuration, dataset and network it began with, on all ranks."""
 
+import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 
-from dinomm_train.checkpoint import Checkpoint
+import xxhash
+
+from dinomm_train.checkpoint import Checkpoint, find_checkpoint
 from dinomm_train.config import RunConfig
 from dinomm_train.config_text import config_differences
 from dinomm_train.data.index import StoredDataset
-from dinomm_train.distributed import Ranks, greatest_over_ranks
+from dinomm_train.distributed import Ranks, gather_objects
 from dinomm_train.errors import TrainError
 from dinomm_train.learner import Learner
 
+_LOOKS, _LOOK_AGAIN_S = 12, 5.0
 
-def require_same_step(step: int, ranks: Ranks, run: Path) -> None:
-    """Return nothing where all ranks have found a checkpoint of this step.
+_log = logging.getLogger(__name__)
+
+
+def require_same_start(config: RunConfig, dataset: StoredDataset, ranks: Ranks) -> None:
+    """Return nothing where all ranks have this configuration and this dataset.
 
     Raises:
         TrainError: they have not; on every rank.
     """
-    greatest, least = greatest_over_ranks(step, ranks), -greatest_over_ranks(-step, ranks)
-    if least != greatest:
-        raise TrainError(
-            f"the ranks found checkpoints of different steps in {run}, from {least} to {greatest}; "
-            "put the run on a file system that all nodes share"
-        )
+    name = f"{dataset.checksum}, manifest {dataset.manifest_checksum}"
+    starts = gather_objects((config, name), ranks)
+    first_config, first_name = starts[0]
+    for rank, (other_config, other_name) in enumerate(starts):
+        changed = list(config_differences(first_config, other_config))
+        if other_name != first_name:
+            changed.append(f"dataset: {first_name} -> {other_name}")
+        if changed:
+            raise TrainError(
+                f"rank {rank} was started otherwise than rank 0; give all ranks the same settings "
+                f"and dataset. Changed: {'; '.join(changed)}"
+            )
+
+
+def find_same_checkpoint(run: Path, ranks: Ranks) -> Checkpoint | None:
+    """The run's newest whole checkpoint, the same on all ranks; None where there is none.
+
+    Raises:
+        TrainError: ranks find different ones, also after a minute; on every rank. Or there were
+            checkpoints, but none of them is whole.
+    """
+    names: list[str] = []
+    for look in range(_LOOKS):
+        if look:
+            # A node may see for a while what a shared file system was before the last save.
+            _log.info("the ranks see different checkpoints in %s; looking again", run)
+            time.sleep(_LOOK_AGAIN_S)
+        stored = find_checkpoint(run)
+        names = gather_objects(_name_state(stored), ranks)
+        if len(set(names)) == 1:
+            return stored
+    rank = next(rank for rank, name in enumerate(names) if name != names[0])
+    raise TrainError(
+        f"the ranks found different checkpoints in {run}: rank 0 {names[0]}, rank {rank} "
+        f"{names[rank]}; put the run on a file system that all nodes share"
+    )
+
+
+def _name_state(stored: Checkpoint | None) -> str:
+    if stored is None:
+        return "none"
+    # The centre follows from all that was learnt, and is small.
+    centre = stored.loss["centre"].numpy().tobytes()
+    return f"step {stored.step} ({xxhash.xxh3_64_hexdigest(centre)})"
 
 
 def require_same_run(

@@ -10,7 +10,7 @@ from pathlib import Path
 from bigearth_prep.whole_file import write_text
 from dinomm_train.agreement import Agreement
 from dinomm_train.capsule import stop_for_skips
-from dinomm_train.checkpoint import Checkpoint, find_checkpoint
+from dinomm_train.checkpoint import Checkpoint
 from dinomm_train.checkpoint_writer import CheckpointWriter
 from dinomm_train.config_text import config_to_toml
 from dinomm_train.data.sensor_drop import warn_of_everyday_fill
@@ -21,7 +21,7 @@ from dinomm_train.hang_watch import HangWatch
 from dinomm_train.health.watch import HealthWatch
 from dinomm_train.learner import Learner
 from dinomm_train.requeue import withdraw_requeue
-from dinomm_train.resume import require_same_run, require_same_step, restore_learner
+from dinomm_train.resume import find_same_checkpoint, require_same_run, restore_learner
 from dinomm_train.run_report import RunReport, Work, is_row_due, open_report
 from dinomm_train.shared_weights import contribute
 from dinomm_train.step_input import StepInput
@@ -63,8 +63,7 @@ class TrainLoop:
             TrainError: the checkpoint is of another configuration, dataset or network, or ranks
                 have found different ones.
         """
-        stored = find_checkpoint(self.run)
-        require_same_step(0 if stored is None else stored.step, self.ranks, self.run)
+        stored = find_same_checkpoint(self.run, self.ranks)
         if stored is None:
             return
         require_same_run(stored, self.config, self.dataset, self.run)

@@ -13,6 +13,7 @@ from dinomm_train.data.location import open_dataset
 from dinomm_train.data.storage_options import StorageOptions
 from dinomm_train.distributed import Ranks, greatest_over_ranks, join_ranks
 from dinomm_train.hang_watch import watch_for_hangs
+from dinomm_train.resume import require_same_start
 from dinomm_train.step_input import StepInput
 from dinomm_train.stop_request import StoppedEarly, StopRequest
 from dinomm_train.train_loop import TrainLoop
@@ -82,9 +83,9 @@ def pretrain(
     without the stop. Checkpoints, metrics and the configuration appear in the run's folder.
 
     Raises:
-        TrainError: the dataset does not fit the configuration, the run's checkpoint is of another
-            configuration or dataset, losses are not finite any more, a checkpoint could not be
-            written, or another rank is gone.
+        TrainError: the dataset does not fit the configuration, the run's checkpoint or another
+            rank is of another configuration or dataset, losses are not finite any more, a
+            checkpoint could not be written, or another rank is gone.
         StoppedEarly: a signal came before the run was open.
     """
     if options.threads:
@@ -97,6 +98,7 @@ def pretrain(
         _leave_if_asked(stop, ranks)
         stored = open_dataset(dataset, options.storage)
         _leave_if_asked(stop, ranks)
+        require_same_start(config, stored, ranks)
         loop = TrainLoop(StepInput(stored, config, ranks, options.reading), run, watch)
         loop.restore()
         loop.train(stop, max_steps=options.max_steps)

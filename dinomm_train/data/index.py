@@ -40,6 +40,9 @@ class StoredDataset:
     manifest: pa.Table
     """One row per sample of any split, in stored order."""
 
+    manifest_checksum: str
+    """XXH3-128 of the manifest's bytes, which cards made by hand may not name."""
+
     @classmethod
     def open(cls, path: Path, store: ShardStore | None = None) -> "StoredDataset":
         """The dataset in this folder, checked as far as file sizes tell.
@@ -65,13 +68,15 @@ class StoredDataset:
                 )
         if store is None:
             _check_shards(path, card)
+        manifest, manifest_checksum = _read_manifest(path, card)
         return cls(
             path=path,
             location=str(path.resolve()),
             store=store or ShardFolder(path),
             card=card,
             checksum=xxhash.xxh3_128_hexdigest((path / CARD_NAME).read_bytes()),
-            manifest=_read_manifest(path, card),
+            manifest=manifest,
+            manifest_checksum=manifest_checksum,
         )
 
     def split(self, name: str) -> StoredSplit:
@@ -119,11 +124,12 @@ def require_shard_bytes(where: str, found: int | None, shard: ShardCard) -> None
         )
 
 
-def _read_manifest(path: Path, card: DatasetCard) -> pa.Table:
+def _read_manifest(path: Path, card: DatasetCard) -> tuple[pa.Table, str]:
     file = path / MANIFEST_NAME
     try:
         content = file.read_bytes()
-        _require_checksum(file, content, card)
+        checksum = xxhash.xxh3_128_hexdigest(content)
+        _require_checksum(file, checksum, card)
         # On this thread alone: Arrow's own would live on to the end of the process, where they can
         # abort it, and reading so takes less time.
         with pq.ParquetFile(pa.BufferReader(content), pre_buffer=False) as stored:
@@ -133,14 +139,13 @@ def _read_manifest(path: Path, card: DatasetCard) -> pa.Table:
     missing = [name for name in _COLUMNS if name not in table.column_names]
     if missing:
         raise TrainError(f"{file} lacks the columns {', '.join(missing)}; build the dataset again")
-    return table
+    return table, checksum
 
 
-def _require_checksum(file: Path, content: bytes, card: DatasetCard) -> None:
+def _require_checksum(file: Path, found: str, card: DatasetCard) -> None:
     """Positions in the order of samples are rows of the manifest: another one means others."""
     # Cards made by hand may not have it.
     expected = card.tables.get(MANIFEST_NAME)
-    found = xxhash.xxh3_128_hexdigest(content)
     if expected is not None and found != expected:
         raise TrainError(
             f"{file} has the checksum {found}, the card says {expected}: it was changed, or is of "
