@@ -130,9 +130,13 @@ def share_size(global_batch: int, world: int) -> int:
         TrainError: the batch cannot be shared out evenly.
     """
     if global_batch % world:
+        fewer = next(one for one in range(world, 0, -1) if global_batch % one == 0)
+        more = next((one for one in range(world, global_batch + 1) if global_batch % one == 0), 0)
+        numbers = f"{fewer:,} or {more:,}" if more else f"{fewer:,}"
         raise TrainError(
             f"a global batch of {global_batch:,} cannot be shared evenly by {world:,} processes; "
-            "set sampling.global_batch to a multiple of them"
+            f"start {numbers} of them, or, for a new run alone, set sampling.global_batch to a "
+            "multiple of them"
         )
     return global_batch // world
 

@@ -55,9 +55,15 @@ def test_ranks_together_see_the_global_batch_whatever_their_number(
     assert len(set(seen)) == steps * global_batch
 
 
-def test_a_batch_that_ranks_cannot_share_evenly_is_refused() -> None:
-    with pytest.raises(TrainError, match="10 cannot be shared evenly by 3"):
-        share_size(10, 3)
+@pytest.mark.parametrize(
+    ("batch", "world", "numbers"), [(10, 3, "2 or 5"), (8, 5, "4 or 8"), (8, 9, "8")]
+)
+def test_a_batch_that_ranks_cannot_share_evenly_is_refused_with_numbers_that_can(
+    batch: int, world: int, numbers: str
+) -> None:
+    told = f"{batch} cannot be shared evenly by {world} processes; start {numbers} of them, or, for"
+    with pytest.raises(TrainError, match=told):
+        share_size(batch, world)
 
 
 def test_a_split_smaller_than_one_batch_is_refused() -> None:
