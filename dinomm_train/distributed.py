@@ -103,8 +103,13 @@ def _first_host(node_list: str) -> str:
     if scontrol is None:
         raise TrainError("there is no scontrol to read Slurm's node list; set MASTER_ADDR")
     listing = subprocess.run(  # noqa: S603
-        [scontrol, "show", "hostnames", node_list], check=True, capture_output=True, text=True
+        [scontrol, "show", "hostnames", node_list], check=False, capture_output=True, text=True
     )
+    if listing.returncode:
+        raise TrainError(
+            f"scontrol cannot read Slurm's node list {node_list} ({listing.stderr.strip()}); set "
+            "MASTER_ADDR"
+        )
     return listing.stdout.split()[0]
 
 

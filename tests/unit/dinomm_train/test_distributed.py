@@ -87,6 +87,17 @@ def test_processes_are_counted_by_machine_where_the_launcher_tells(
     assert most_on_a_machine(environment, world=8) == most
 
 
+def test_a_node_list_that_scontrol_refuses_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho no controller >&2\nexit 1\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(TrainError, match=r"gpu\[07-09\] \(no controller\); set MASTER_ADDR"):
+        read_launch(SLURM)
+
+
 def test_without_scontrol_the_address_must_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(TrainError, match="set MASTER_ADDR"):
