@@ -1,6 +1,5 @@
 """Signals that ask a run to end: noted whenever they come, obeyed between two steps."""
 
-import logging
 import signal
 from types import FrameType, TracebackType
 
@@ -10,7 +9,10 @@ _HELD = (signal.SIGTERM, signal.SIGUSR1)
 Processes started from here (compilers, `scontrol`) inherit that, and so do not die of it either.
 """
 
-_log = logging.getLogger(__name__)
+
+def hold_signals() -> None:
+    """Let signals of schedulers wait from now on, until a `StopRequest` looks for them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
 
 class StoppedEarly(Exception):  # noqa: N818 (nothing is wrong)

@@ -24,6 +24,17 @@ from typing import Any
 from dinomm_train.config import RunConfig
 from dinomm_train.config_text import config_to_toml
 
+SIGNAL_WHILE_IMPORTING = """
+import os, runpy, signal, sys
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+class Signalling:
+    def find_spec(self, name, *_):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Signalling())
+"""
+"""Begin of a script whose process sends itself a signal as soon as the command line is imported."""
+
 _SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
 
 

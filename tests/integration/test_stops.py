@@ -6,6 +6,8 @@ import random
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -19,9 +21,17 @@ from dinomm_train import rendezvous
 from dinomm_train.config import HealthConfig, OutputConfig
 from dinomm_train.errors import TrainError
 from dinomm_train.rendezvous import Launch, call_heeding_signals, meet
+from dinomm_train.requeue import REQUEUE_NAME
 from dinomm_train.stop_request import StoppedEarly, StopRequest
 from tests.integration.test_trainer import TINY, assert_same_weights, run_here, start_ranks, told
-from tests.run_processes import Forks, Process, free_port, places, pretrain_arguments
+from tests.run_processes import (
+    SIGNAL_WHILE_IMPORTING,
+    Forks,
+    Process,
+    free_port,
+    places,
+    pretrain_arguments,
+)
 from tests.shard_fixture import make_dataset
 
 DRILL = replace(
@@ -227,6 +237,22 @@ def test_ranks_that_met_and_cannot_exchange_end_with_the_name_of_what_to_set(
         assert f"error: rank {rank} has met the others, but cannot exchange with them" in said
         assert "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME" in said
         assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_command_is_imported_ends_it_with_the_word_to_start_again(
+    dataset: Path, tmp_path: Path
+) -> None:
+    script = SIGNAL_WHILE_IMPORTING + "runpy.run_module('dinomm_train', run_name='__main__')"
+    run = tmp_path / "run"
+    ended = subprocess.run(
+        [sys.executable, "-c", script, *pretrain_arguments(dataset, run, DRILL)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 85, ended.stderr
+    assert (run / REQUEUE_NAME).exists()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from dinomm_train.errors import TrainError
 from dinomm_train.requeue import REQUEUE_NAME
 from dinomm_train.stop_request import StoppedEarly, StopRequest
 from dinomm_train.trainer import LaunchOptions, PretrainResult
+from tests.run_processes import SIGNAL_WHILE_IMPORTING
 from tests.shard_fixture import make_dataset
 
 
@@ -210,3 +212,32 @@ def test_a_tiny_run_leaves_a_checkpoint_metrics_and_its_configuration(
     expected = ["checkpoints", "config.toml", "health.jsonl", "metrics.jsonl"]
     expected += ["stream.json", "tensorboard"]
     assert found == expected
+
+
+def _installed_command() -> str:
+    file = Path(__file__).parents[3] / "pyproject.toml"
+    scripts = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["scripts"]
+    module, _, function = scripts["dinomm-train"].partition(":")
+    return f"from {module} import {function}; {function}()"
+
+
+@pytest.mark.parametrize(
+    "entry", ["runpy.run_module('dinomm_train', run_name='__main__')", _installed_command()]
+)
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["pretrain", "--help"], 0),
+        (["-v", "pretrain", "--help"], 0),
+        (["evaluate", "pretrain", "--help"], -signal.SIGTERM),
+    ],
+)
+def test_pretraining_alone_does_not_die_of_a_signal_while_the_command_is_imported(
+    entry: str, words: list[str], code: int
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SIGNAL_WHILE_IMPORTING + entry, *words],
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == code, ended.stderr
