@@ -18,11 +18,10 @@ from tests.integration.test_trainer import TINY, run_here, start_ranks, tensors_
 from tests.run_processes import Forks, free_port, pretrain_arguments
 from tests.shard_fixture import make_dataset
 
-# Stochastic depth is drawn by each rank for itself, hence off; sums in another order differ in
-# their last bits, and Adam's first steps enlarge that, hence the small learning rate.
+# Sums in another order differ in their last bits, and Adam's first steps enlarge that, hence the
+# small learning rate.
 ELASTIC = replace(
     TINY,
-    model=replace(TINY.model, drop_path=0.0),
     schedule=replace(TINY.schedule, epochs=2, lr=0.001),
     health=HealthConfig(every_steps=2, samples=6, knn_every_epochs=1, knn_bank=9, knn_queries=5),
 )
@@ -43,8 +42,13 @@ def alone(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def assert_close_weights(found: Path, expected: Path) -> None:
     mine, other = (tensors_of(read_checkpoint(run)) for run in (found, expected))
+    assert mine.keys() == other.keys()
     for name, tensor in mine.items():
-        if not name.startswith("adam"):
+        if name.startswith("adam"):
+            # All that Adam saw: a restart without it would move the weights by less than rounding.
+            off, size = (tensor - other[name]).norm(), other[name].norm()
+            assert off <= 1e-3 * size, name
+        else:
             assert torch.allclose(tensor, other[name], atol=2e-5), name
 
 
