@@ -7,6 +7,7 @@ the stop is that.
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -48,10 +49,13 @@ class Capsule:
     """The global batch's samples, in order."""
 
 
-def stop_for_skips(run: Path, before: Checkpoint, step_input: StepInput) -> None:
+def stop_for_skips(
+    run: Path, before: Checkpoint, step_input: StepInput, advance: Callable[[], None]
+) -> None:
     """Leave a capsule of the step after this checkpoint, and end the run.
 
-    Rank zero writes; the others give it their parts of the state.
+    Rank zero writes, and calls `advance` whenever it has got on; the others give it their parts of
+    the state.
 
     Raises:
         TrainError: always; it says where the capsule is.
@@ -59,7 +63,9 @@ def stop_for_skips(run: Path, before: Checkpoint, step_input: StepInput) -> None
     in_row = int(before.skips["in_row"])
     folder = run / FOLDER / f"step-{before.step:08}"
     if step_input.ranks.is_first:
-        _write_capsule(folder, before, step_input, in_row)
+        held = replace(before, **HostCopies().take(before.state))
+        write_checkpoint(folder / _STATE, held, advance)
+        _write_facts(folder, before, step_input)
     else:
         contribute(before.state)
     # A rank that ends takes the others with it, whatever they are at.
@@ -73,16 +79,15 @@ def stop_for_skips(run: Path, before: Checkpoint, step_input: StepInput) -> None
     )
 
 
-def _write_capsule(folder: Path, before: Checkpoint, step_input: StepInput, in_row: int) -> None:
+def _write_facts(folder: Path, before: Checkpoint, step_input: StepInput) -> None:
     capsule = Capsule(
         step=before.step,
         epoch=before.step // before.steps_per_epoch,
         seed=before.config.sampling.seed,
         world=step_input.ranks.world,
-        skipped_in_row=in_row,
+        skipped_in_row=int(before.skips["in_row"]),
         keys=step_input.keys(before.step),
     )
-    write_checkpoint(folder / _STATE, replace(before, **HostCopies().take(before.state)))
     write_text(folder / _FACTS, json.dumps(asdict(capsule), indent=2) + "\n")
     _log.warning("step %d can be replayed from %s", before.step, folder)
 

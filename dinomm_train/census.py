@@ -56,39 +56,43 @@ class Verdict:
 class _Seen:
     sign: Sign
     beat_s: float
-    mark_s: float
 
 
 @dataclass(slots=True)
 class Census:
-    """Keeps when each rank was last heard of, and when it last got on."""
+    """Keeps when each rank was last heard of, and when some rank last got on."""
 
     silence_s: float
     """Silence after which a rank counts as gone."""
 
     limit_s: float
-    """Time without progress after which the run counts as hanging."""
+    """Time without progress of any rank after which the run counts as hanging."""
 
     _seen: list[_Seen] = field(default_factory=list)
+    _progress_s: float = 0.0
     _longest_s: float = 0.0
 
     def note(self, now_s: float, signs: Sequence[Sign]) -> None:
         """Take in one sign of each rank, in the order of ranks."""
         if not self._seen:
-            self._seen = [_Seen(sign, now_s, now_s) for sign in signs]
+            self._seen = [_Seen(sign, now_s) for sign in signs]
+            self._progress_s = now_s
+        is_steady, has_got_on = self._is_steady(), False
         for seen, sign in zip(self._seen, signs, strict=True):
             if sign.beat != seen.sign.beat:
                 seen.beat_s = now_s
-            if sign.marks != seen.sign.marks:
-                if seen.sign.is_steady:
-                    self._longest_s = max(self._longest_s, now_s - seen.mark_s)
-                seen.mark_s = now_s
+            has_got_on |= sign.marks != seen.sign.marks
             seen.sign = sign
+        if has_got_on:
+            if is_steady:
+                self._longest_s = max(self._longest_s, now_s - self._progress_s)
+            self._progress_s = now_s
 
     def forgive(self, now_s: float) -> None:
         """Count anew from here: this process itself was not running for a while."""
+        self._progress_s = now_s
         for seen in self._seen:
-            seen.beat_s = seen.mark_s = now_s
+            seen.beat_s = now_s
 
     def judge(self, now_s: float, *, silence_s: float | None = None) -> Verdict | None:
         """Why the run cannot go on; None as long as it can."""
@@ -118,10 +122,11 @@ class Census:
         going = [(rank, seen) for rank, seen in enumerate(self._seen) if seen.sign.end is None]
         if not going:
             return None
-        is_steady = all(seen.sign.is_steady for _, seen in going)
+        # Ranks wait for each other: where one stands still, all soon do. Where one gets on, such
+        # as rank 0 with a checkpoint, the others may well wait for it.
         limit_s = max(self.limit_s, _SLACK * self._longest_s)
-        still_s = now_s - min(seen.mark_s for _, seen in going)
-        if still_s <= (limit_s if is_steady else START_FACTOR * limit_s):
+        still_s = now_s - self._progress_s
+        if still_s <= (limit_s if self._is_steady() else START_FACTOR * limit_s):
             return None
         # Who stopped took the others' progress with it, so that its silence is about as old as the
         # standstill. A rank that is merely slow has given a sign in the second half of it.
@@ -129,6 +134,9 @@ class Census:
             return verdict
         places = "; ".join(f"{_name(rank, seen)} is {seen.sign.doing}" for rank, seen in going)
         return Verdict(f"no progress for {still_s:.0f} s: {places}")
+
+    def _is_steady(self) -> bool:
+        return all(seen.sign.is_steady for seen in self._seen if seen.sign.end is None)
 
 
 def _name(rank: int, seen: _Seen) -> str:

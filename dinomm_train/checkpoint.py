@@ -7,6 +7,7 @@ only after the list has let go of it.
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,6 +22,7 @@ from bigearth_prep.whole_file import whole_file, write_text
 from dinomm_train.config import RunConfig
 from dinomm_train.config_text import config_from_dict, config_to_dict
 from dinomm_train.errors import TrainError
+from dinomm_train.steady_file import SteadyFile
 
 FOLDER = "checkpoints"
 INDEX = "latest"
@@ -96,17 +98,26 @@ class _Index:
     """Files that are deleted next; named, so that a killed process leaves none behind."""
 
 
+def _nothing() -> None:
+    return
+
+
 def save_checkpoint(
-    run: Path, checkpoint: Checkpoint, *, keep_last: int, keep_every_steps: int = 0
+    run: Path,
+    checkpoint: Checkpoint,
+    *,
+    keep_last: int,
+    keep_every_steps: int = 0,
+    advance: Callable[[], None] = _nothing,
 ) -> Path:
     """The path of the file just written; older ones are deleted.
 
     The newest `keep_last` stay, and those whose step is a multiple of `keep_every_steps`.
     Checkpoints of the same or a later step are superseded: they belong to a past that the run has
-    gone back behind.
+    gone back behind. `advance` is called whenever the write has got on.
     """
     path = run / FOLDER / f"step-{checkpoint.step:08}.pt"
-    checksum = write_checkpoint(path, checkpoint)
+    checksum = write_checkpoint(path, checkpoint, advance)
     before = _read_index(run)
     newest = _Record(file=path.name, step=checkpoint.step, xxh3_128=checksum)
     older = [record for record in before.kept if record.step < checkpoint.step]
@@ -123,11 +134,27 @@ def save_checkpoint(
     return path
 
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
-    """The checksum of the file, which is on disk whole when this returns."""
+def write_checkpoint(
+    path: Path, checkpoint: Checkpoint, advance: Callable[[], None] = _nothing
+) -> str:
+    """The checksum of the file, which is on disk whole when this returns.
+
+    `advance` is called whenever the write has got on.
+    """
     with whole_file(path) as partial:
-        torch.save(_to_plain(checkpoint), partial)
-        return _checksum(partial)
+        with SteadyFile(partial, advance) as file:
+            _save_to(file, checkpoint)
+        return _checksum(partial, advance)
+
+
+def _save_to(file: SteadyFile, checkpoint: Checkpoint) -> None:
+    try:
+        torch.save(_to_plain(checkpoint), file)
+    except RuntimeError as error:
+        # Closing its archive, torch fails once more, and hides what the disk said.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def clear_leftovers(run: Path) -> None:
@@ -228,9 +255,10 @@ def _write_index(run: Path, index: _Index) -> None:
     write_text(run / FOLDER / INDEX, json.dumps(state, indent=2) + "\n")
 
 
-def _checksum(path: Path) -> str:
+def _checksum(path: Path, advance: Callable[[], None] = _nothing) -> str:
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
+            advance()
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Checkpoints written while training goes on: the steps wait only for a copy in host memory."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -17,22 +17,27 @@ from dinomm_train.errors import TrainError
 from dinomm_train.shared_weights import whole
 
 _LAST_S = 60.0
+_SLICE_S = 0.5
 
 
 class CheckpointWriter:
     """Writes the checkpoints of one run in a thread, one after the other.
 
     Leaving the block waits for the last one. What went wrong in the thread is raised by the next
-    `save` or `wait`, and `has_failed` tells it without waiting.
+    `save` or `wait`, and `has_failed` tells it without waiting. As long as a write that is waited
+    for gets on, `mark` is called with a word on it: a large one may take longer than a hang.
     """
 
-    def __init__(self, run: Path, output: OutputConfig) -> None:
+    def __init__(self, run: Path, output: OutputConfig, mark: Callable[[str], None]) -> None:
         self._run = run
         self._output = output
+        self._mark = mark
         self._copies = HostCopies()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[Path] | None = None
         self._step = 0
+        self._advances = 0
+        """Rises as long as the thread gets on."""
 
     def __enter__(self) -> "CheckpointWriter":
         clear_leftovers(self._run)
@@ -44,6 +49,8 @@ class CheckpointWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._writing is not None:
+            self._wait_and_tell(self._writing)
         self._thread.shutdown()
         if error is None:
             self.wait()
@@ -69,6 +76,7 @@ class CheckpointWriter:
             held,
             keep_last=self._output.keep_last,
             keep_every_steps=self._output.keep_every_steps,
+            advance=self._advance,
         )
 
     def wait(self) -> None:
@@ -79,6 +87,7 @@ class CheckpointWriter:
         """
         if self._writing is None:
             return
+        self._wait_and_tell(self._writing)
         try:
             self._writing.result()
         # A full disk is an OSError, or within torch's writer a RuntimeError.
@@ -92,6 +101,16 @@ class CheckpointWriter:
             ) from error
         finally:
             self._writing = None
+
+    def _wait_and_tell(self, writing: Future[Path]) -> None:
+        told = -1
+        while not wait([writing], timeout=_SLICE_S).done:
+            if self._advances != told:
+                told = self._advances
+                self._mark(f"writing the checkpoint of step {self._step}")
+
+    def _advance(self) -> None:
+        self._advances += 1
 
     def finish(self) -> None:
         """Give the last checkpoint a minute to reach the disk, whatever becomes of it."""

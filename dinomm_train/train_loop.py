@@ -82,7 +82,7 @@ class TrainLoop:
         self._announce()
         with (
             closing(self._batches_left()) as batches,
-            CheckpointWriter(self.run, self.config.output) as writer,
+            CheckpointWriter(self.run, self.config.output, self.watch.mark) as writer,
             self._open_report(self._last) as report,
         ):
             self.watch.before_end = writer.finish
@@ -139,8 +139,11 @@ class TrainLoop:
             return
         if report is not None:
             report.write_row()
+        before = self._checkpoint(self.step - 1)
+        stop_for_skips(self.run, before, self.input, self._mark_capsule)
+
+    def _mark_capsule(self) -> None:
         self.watch.mark("leaving a capsule of the step")
-        stop_for_skips(self.run, self._checkpoint(self.step - 1), self.input)
 
     def _announce(self) -> None:
         if not self.ranks.is_first:

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -104,8 +105,10 @@ def test_the_share_of_the_rank_at_fault_is_found_and_all_ranks_stop_together(
 
 
 def learn_on_a_slow_disk() -> None:
-    def write_slowly(path: Path, checkpoint: Checkpoint) -> None:
-        time.sleep(4)
+    def write_slowly(path: Path, checkpoint: Checkpoint, advance: Callable[[], None]) -> None:
+        for _ in range(20):
+            time.sleep(0.3)
+            advance()
         write_checkpoint(path, checkpoint)
 
     sys.argv = ["dinomm-train", *json.loads(os.environ["DINOMM_TEST_ARGUMENTS"])]
@@ -117,7 +120,7 @@ def test_ranks_wait_for_the_capsule_before_they_end(forks: Forks, tmp_path: Path
     made = make_dataset(tmp_path / "shards", samples={"train": 28}, scheme="zscore")
     poison(made, [f"train_S2_patch_{index:04}" for index in range(28)], band=0)
     run = tmp_path / "run"
-    arguments = pretrain_arguments(made, run, IMPATIENT, "--hang-timeout", "10")
+    arguments = pretrain_arguments(made, run, IMPATIENT, "--hang-timeout", "2")
     given = {"DINOMM_TEST_ARGUMENTS": json.dumps(arguments)}
     processes = [forks.call(learn_on_a_slow_disk, place | given) for place in places(2)]
     assert [process.wait() for process in processes] == [1, 1], told(processes)

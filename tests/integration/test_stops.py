@@ -13,11 +13,13 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from bigearth_prep.whole_file import xxh3_128_of
-from dinomm_train import rendezvous
+from dinomm_train import rendezvous, steady_file
+from dinomm_train.cli import main
 from dinomm_train.config import HealthConfig, OutputConfig
 from dinomm_train.errors import TrainError
 from dinomm_train.rendezvous import Launch, call_heeding_signals, meet
@@ -284,3 +286,27 @@ def test_waiting_for_a_call_that_does_not_return_has_an_end_and_hears_of_signals
         with pytest.raises(StoppedEarly):
             call_heeding_signals(is_over.wait, stop)
     is_over.set()
+
+
+def learn_on_a_slow_disk() -> None:
+    def reach_the_disk(_: int) -> None:
+        time.sleep(0.25)
+
+    sys.argv = ["dinomm-train", *json.loads(os.environ["DINOMM_TEST_ARGUMENTS"])]
+    with (
+        mock.patch.object(steady_file, "PIECE_BYTES", 30_000),
+        mock.patch.object(os, "fdatasync", reach_the_disk),
+    ):
+        main()
+
+
+def test_checkpoints_that_take_longer_than_a_hang_end_no_run(
+    forks: Forks, dataset: Path, tmp_path: Path
+) -> None:
+    run, short = tmp_path / "run", replace(DRILL, schedule=replace(DRILL.schedule, epochs=1))
+    arguments = pretrain_arguments(dataset, run, short, "--hang-timeout", "3")
+    given = {"DINOMM_TEST_ARGUMENTS": json.dumps(arguments)}
+    processes = [forks.call(learn_on_a_slow_disk, place | given) for place in places(2)]
+    assert [process.wait() for process in processes] == [0, 0], told(processes)
+    # Each of both takes more than five seconds.
+    assert (run / "checkpoints" / "step-00000003.pt").stat().st_size > 20 * 30_000

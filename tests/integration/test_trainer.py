@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -334,7 +335,7 @@ def test_steps_go_on_while_a_checkpoint_is_written_and_the_next_waits_for_it(
     real_save, real_step = save_checkpoint, Learner.step
     is_stepping = threading.Event()
 
-    def save_once_steps_go_on(run: Path, checkpoint: Checkpoint, **policy: int) -> Path:
+    def save_once_steps_go_on(run: Path, checkpoint: Checkpoint, **policy: Any) -> Path:  # noqa: ANN401
         steps_at_start.append(checkpoint.step)
         if checkpoint.step < TOTAL_STEPS:
             is_stepping.clear()

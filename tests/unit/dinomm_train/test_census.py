@@ -59,6 +59,15 @@ def test_a_run_in_which_nobody_gets_on_hangs_and_all_are_told_of() -> None:
     )
 
 
+def test_ranks_that_wait_for_one_that_gets_on_are_left_alone() -> None:
+    one = census()
+    for second in range(0, 4000, 10):
+        one.note(float(second), [sign(second, second), sign(second, 1)])
+        assert one.judge(float(second)) is None
+    one.note(4300.0, [sign(4300, 3990), sign(4300, 1)])
+    assert one.judge(4300.0) is not None
+
+
 def test_of_a_run_that_stands_still_the_rank_that_fell_silent_is_named() -> None:
     one = Census(silence_s=3.0, limit_s=3.0)
     one.note(0.0, [sign(1, 1), sign(1, 1)])

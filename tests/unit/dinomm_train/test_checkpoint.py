@@ -17,6 +17,7 @@ from dinomm_train.checkpoint import (
 )
 from dinomm_train.config import RECIPES
 from dinomm_train.errors import TrainError
+from dinomm_train.steady_file import SteadyFile
 from tests.shard_fixture import make_dataset
 
 
@@ -152,8 +153,8 @@ def test_a_save_that_fails_leaves_the_old_state(
 ) -> None:
     save_checkpoint(tmp_path, replace(sample, step=1), keep_last=3)
 
-    def write_half_and_fail(_: object, path: Path) -> None:
-        path.write_bytes(b"half")
+    def write_half_and_fail(_: object, file: SteadyFile) -> None:
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", write_half_and_fail)
@@ -161,6 +162,21 @@ def test_a_save_that_fails_leaves_the_old_state(
         save_checkpoint(tmp_path, replace(sample, step=2), keep_last=3)
     assert files_of(tmp_path) == ["latest", "step-00000001.pt"]
     assert read_checkpoint(tmp_path).step == 1
+
+
+def test_what_the_disk_said_is_not_hidden_by_what_torch_says(
+    sample: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_write = SteadyFile.write
+
+    def write_to_a_small_disk(self: SteadyFile, content: bytes) -> int:
+        if self.tell() > 500:
+            raise OSError(28, "No space left on device")
+        return real_write(self, content)
+
+    monkeypatch.setattr(SteadyFile, "write", write_to_a_small_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, sample, keep_last=3)
 
 
 def test_a_folder_without_checkpoints_has_none(tmp_path: Path) -> None:
