@@ -21,8 +21,8 @@ from bigearth_prep.card import DatasetCard, parse_card
 from bigearth_prep.whole_file import whole_file, write_text
 from dinomm_train.config import RunConfig
 from dinomm_train.config_text import config_from_dict, config_to_dict
-from dinomm_train.errors import TrainError
-from dinomm_train.steady_file import SteadyFile
+from dinomm_train.errors import TrainError, first_line
+from dinomm_train.steady_file import SteadyFile, unwatched
 
 FOLDER = "checkpoints"
 INDEX = "latest"
@@ -30,6 +30,7 @@ INDEX = "latest"
 _FORMAT = "dinomm-checkpoint"
 _FORMAT_VERSION = 1
 _CHUNK_BYTES = 1 << 24
+_UNREADABLE = (OSError, UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError)
 _STATE = ("student", "teacher", "loss", "optimizer", "skips")
 
 _log = logging.getLogger(__name__)
@@ -98,17 +99,13 @@ class _Index:
     """Files that are deleted next; named, so that a killed process leaves none behind."""
 
 
-def _nothing() -> None:
-    return
-
-
 def save_checkpoint(
     run: Path,
     checkpoint: Checkpoint,
     *,
     keep_last: int,
     keep_every_steps: int = 0,
-    advance: Callable[[], None] = _nothing,
+    advance: Callable[[], None] = unwatched,
 ) -> Path:
     """The path of the file just written; older ones are deleted.
 
@@ -118,7 +115,7 @@ def save_checkpoint(
     """
     path = run / FOLDER / f"step-{checkpoint.step:08}.pt"
     checksum = write_checkpoint(path, checkpoint, advance)
-    before = _read_index(run)
+    before = _index_to_go_on_with(run)
     newest = _Record(file=path.name, step=checkpoint.step, xxh3_128=checksum)
     older = [record for record in before.kept if record.step < checkpoint.step]
     kept = tuple(
@@ -134,8 +131,15 @@ def save_checkpoint(
     return path
 
 
+def _index_to_go_on_with(run: Path) -> _Index:
+    try:
+        return _read_index(run)
+    except ValueError:
+        return _Index()  # begun anew; files that it named stay, as nothing says which may go
+
+
 def write_checkpoint(
-    path: Path, checkpoint: Checkpoint, advance: Callable[[], None] = _nothing
+    path: Path, checkpoint: Checkpoint, advance: Callable[[], None] = unwatched
 ) -> str:
     """The checksum of the file, which is on disk whole when this returns.
 
@@ -166,30 +170,62 @@ def clear_leftovers(run: Path) -> None:
 def find_checkpoint(run: Path) -> Checkpoint | None:
     """The newest whole checkpoint of a run, or None where it has written none.
 
-    A file that is missing or changed is named in a warning, and the one before it taken.
+    A file that is missing, damaged or cannot be read is named in a warning, and the one before it
+    taken. Where the list names none that is whole, those that it does not name are tried as well.
 
     Raises:
         TrainError: there were checkpoints, but none of them is whole.
     """
-    records = _read_index(run).kept
-    if not records and (unlisted := sorted((run / FOLDER).glob("step-*.pt"))):
-        _log.warning("%s lists no checkpoint; taking %s", run / FOLDER / INDEX, unlisted[-1])
-        return _read_file(unlisted[-1])
+    folder = run / FOLDER
+    records = _stored_records(run)
     for record in records:
-        path = run / FOLDER / record.file
-        if path.is_file() and _checksum(path) == record.xxh3_128:
-            return _read_file(path)
-        _log.warning(
-            "checkpoint %s is %s; taking the one before it",
-            path,
-            "damaged (its checksum is not the recorded one)" if path.is_file() else "missing",
-        )
+        try:
+            return _read_record(folder, record)
+        except (OSError, ValueError) as error:
+            fault = "missing" if isinstance(error, FileNotFoundError) else first_line(error)
+            _log.warning("checkpoint %s: %s; taking the one before it", folder / record.file, fault)
     if records:
         raise TrainError(
-            f"none of the {len(records)} checkpoints in {run / FOLDER} is whole; restore one, or "
-            "start again in another --out"
+            f"none of the {len(records)} checkpoints in {folder} is whole; restore one, or start "
+            "again in another --out"
         )
     return None
+
+
+def _stored_records(run: Path) -> list[_Record]:
+    """The checkpoints of the list, then those of no list, each newest first.
+
+    Raises:
+        TrainError: there is a list that cannot be read, and nothing else.
+    """
+    folder = run / FOLDER
+    try:
+        listed, fault = list(_read_index(run).kept), ""
+    except (OSError, ValueError) as error:
+        listed, fault = [], f"{folder / INDEX} cannot be read ({first_line(error)})"
+    found = {path.name for path in folder.glob("step-*.pt")} - {record.file for record in listed}
+    if fault and not found:
+        raise TrainError(f"{fault}, and no checkpoint lies beside it; start again in another --out")
+    if fault:
+        _log.warning(fault)
+    return listed + [_Record(file=name, step=0, xxh3_128="") for name in sorted(found)[::-1]]
+
+
+def _read_record(folder: Path, record: _Record) -> Checkpoint:
+    path = folder / record.file
+    is_listed = bool(record.xxh3_128)
+    if is_listed and _checksum(path) != record.xxh3_128:
+        raise ValueError("it is damaged (its checksum is not the recorded one)")
+    try:
+        found = _read_file(path)
+    except TrainError as error:
+        # What is whole, and still not readable, is of another version, as are those before it.
+        if is_listed and not isinstance(error.__cause__, OSError):
+            raise
+        raise ValueError(str(error)) from error
+    if not is_listed:
+        _log.warning("taking %s, which %s does not list", path, folder / INDEX)
+    return found
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -221,8 +257,10 @@ def _read_file(path: Path) -> Checkpoint:
     try:
         # weights_only: a checkpoint from elsewhere can hold tensors and plain values, no code.
         return _from_plain(torch.load(path, map_location="cpu", weights_only=True))
-    except (UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise TrainError(f"{path} is not a readable checkpoint of this version: {error}") from error
+    except _UNREADABLE as error:
+        raise TrainError(
+            f"{path} is not a readable checkpoint of this version: {first_line(error)}"
+        ) from error
 
 
 def _from_plain(state: object) -> Checkpoint:
@@ -244,10 +282,7 @@ def _read_index(run: Path) -> _Index:
         kept = tuple(_Record(**record) for record in stored["checkpoints"])
         return _Index(kept=kept, dropped=tuple(stored.get("dropped", ())))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise TrainError(
-            f"{path} is not a readable list of checkpoints ({error!r}); name a checkpoint file "
-            "itself, or start again in another --out"
-        ) from error
+        raise ValueError(f"it is no list of checkpoints: {error!r}") from error
 
 
 def _write_index(run: Path, index: _Index) -> None:
@@ -255,7 +290,7 @@ def _write_index(run: Path, index: _Index) -> None:
     write_text(run / FOLDER / INDEX, json.dumps(state, indent=2) + "\n")
 
 
-def _checksum(path: Path, advance: Callable[[], None] = _nothing) -> str:
+def _checksum(path: Path, advance: Callable[[], None] = unwatched) -> str:
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

@@ -1,8 +1,10 @@
 """Checkpoints are whole or not there, and a damaged one is named and passed over."""
 
+import errno
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -130,6 +132,70 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     assert "step-00000002.pt" in caplog.text
 
 
+@pytest.mark.parametrize("index", [b"", b"\x00\xff", b"{}", b"[1]", None])
+def test_without_a_readable_list_the_newest_whole_file_is_used(
+    index: bytes | None, sample: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, whole, cut, foreign = (
+        save_checkpoint(tmp_path, replace(sample, step=step), keep_last=4)
+        for step in (1, 2, 10, 11)
+    )
+    cut.write_bytes(cut.read_bytes()[:-7])
+    foreign.write_bytes(b"foreign")
+    latest = tmp_path / "checkpoints" / "latest"
+    latest.unlink() if index is None else latest.write_bytes(index)
+    with caplog.at_level(logging.WARNING):
+        assert read_checkpoint(tmp_path).step == 2
+    *of_the_list, about_foreign, about_cut, last = (one.getMessage() for one in caplog.records)
+    assert ["latest cannot be read" in one for one in of_the_list] == [True] * (index is not None)
+    for message, path in ((about_foreign, foreign), (about_cut, cut)):
+        assert f"{path} is not a readable checkpoint" in message
+        assert "\n" not in message
+    assert last.startswith(f"taking {whole}, which")
+
+
+def test_a_run_goes_on_saving_beside_a_damaged_list_and_deletes_nothing_for_it(
+    sample: Checkpoint, tmp_path: Path
+) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, replace(sample, step=step), keep_last=2)
+    (tmp_path / "checkpoints" / "latest").write_bytes(b"")
+    save_checkpoint(tmp_path, replace(sample, step=3), keep_last=1)
+    expected = [f"step-{step:08}.pt" for step in (1, 2, 3)]
+    assert files_of(tmp_path) == ["latest", *expected]
+    assert read_checkpoint(tmp_path).step == 3
+    (tmp_path / "checkpoints" / expected[2]).unlink()
+    assert read_checkpoint(tmp_path).step == 2
+
+
+def test_a_run_with_a_damaged_list_and_no_file_is_not_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "latest").write_bytes(b"")
+    with pytest.raises(TrainError, match=r"latest cannot be read .* start again in another --out"):
+        find_checkpoint(tmp_path)
+
+
+def test_a_disk_that_does_not_give_a_checkpoint_back_has_the_one_before_it_used(
+    sample: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    save_checkpoint(tmp_path, replace(sample, step=1), keep_last=3)
+    newest = save_checkpoint(tmp_path, replace(sample, step=2), keep_last=3)
+    real_open = Path.open
+
+    def open_on_a_bad_disk(self: Path, *mode: Any, **how: Any) -> Any:  # noqa: ANN401
+        if self == newest:
+            raise OSError(errno.EIO, "Input/output error")
+        return real_open(self, *mode, **how)
+
+    monkeypatch.setattr(Path, "open", open_on_a_bad_disk)
+    with caplog.at_level(logging.WARNING):
+        assert read_checkpoint(tmp_path).step == 1
+    assert f"{newest}: [Errno 5] Input/output error; taking the one before it" in caplog.text
+
+
 def test_going_on_from_before_a_damaged_checkpoint_supersedes_it(
     sample: Checkpoint, tmp_path: Path
 ) -> None:
@@ -188,13 +254,16 @@ def test_a_folder_without_checkpoints_has_none(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    text, tensor, foreign = (tmp_path / name for name in ("text.pt", "tensor.pt", "foreign.pt"))
+    names = ("text.pt", "tensor.pt", "foreign.pt", "cut.pt")
+    text, tensor, foreign, cut = (tmp_path / name for name in names)
     text.write_text("not a checkpoint", encoding="utf-8")
     torch.save(torch.ones(2), tensor)
     torch.save({"student": {}}, foreign)
-    for path in (text, tensor, foreign):
-        with pytest.raises(TrainError, match=rf"{path.name} is not a readable checkpoint"):
+    cut.write_bytes(tensor.read_bytes()[:-7])
+    for path in (text, tensor, foreign, cut):
+        with pytest.raises(TrainError, match=rf"{path.name} is not a readable ch.*$") as refusal:
             read_checkpoint(path)
+        assert "\n" not in str(refusal.value)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
