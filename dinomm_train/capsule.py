@@ -13,8 +13,8 @@ from pathlib import Path
 
 from bigearth_prep.whole_file import write_text
 from dinomm_train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from dinomm_train.checkpoint_writer import HostCopies
-from dinomm_train.distributed import wait_for_ranks
+from dinomm_train.checkpoint_writer import HostCopies, disk_fault
+from dinomm_train.distributed import greatest_over_ranks
 from dinomm_train.errors import TrainError
 from dinomm_train.shared_weights import contribute
 from dinomm_train.step_input import StepInput
@@ -58,24 +58,29 @@ def stop_for_skips(
     the state.
 
     Raises:
-        TrainError: always; it says where the capsule is.
+        TrainError: always; it says where the capsule is, or why there is none.
     """
-    in_row = int(before.skips["in_row"])
-    folder = run / FOLDER / f"step-{before.step:08}"
+    folder, fault = run / FOLDER / f"step-{before.step:08}", ""
     if step_input.ranks.is_first:
         held = replace(before, **HostCopies().take(before.state))
-        write_checkpoint(folder / _STATE, held, advance)
-        _write_facts(folder, before, step_input)
+        try:
+            write_checkpoint(folder / _STATE, held, advance)
+            _write_facts(folder, before, step_input)
+        except (OSError, RuntimeError) as error:
+            fault = disk_fault(run, error)
     else:
         contribute(before.state)
     # A rank that ends takes the others with it, whatever they are at.
-    wait_for_ranks(step_input.ranks)
+    if greatest_over_ranks(int(bool(fault)), step_input.ranks):
+        next_step = f"no capsule could be written: {fault or 'rank 0 says why'}"
+    else:
+        command = f"dinomm-train replay {folder} {step_input.dataset.location}"
+        next_step = f"`{command}` names what first was not finite"
     raise TrainError(
-        f"{in_row} steps in a row up to step {before.step} were skipped, as a loss or gradient was "
-        f"not finite (optim.stop_after_skipped = {before.config.optim.stop_after_skipped}); "
-        f"`dinomm-train replay {folder} {step_input.dataset.location}` names what first was "
-        "not finite. Start again in another --out with a lower schedule.lr, --precision fp32, or "
-        "without the samples at fault"
+        f"{int(before.skips['in_row'])} steps in a row up to step {before.step} were skipped, as a "
+        "loss or gradient was not finite (optim.stop_after_skipped = "
+        f"{before.config.optim.stop_after_skipped}); {next_step}. Start again in another --out "
+        "with a lower schedule.lr, --precision fp32, or without the samples at fault"
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dinomm_train.checkpoint import FOLDER, Checkpoint, clear_leftovers, save_checkpoint
 from dinomm_train.config import OutputConfig
-from dinomm_train.errors import TrainError
+from dinomm_train.errors import TrainError, first_line
 from dinomm_train.shared_weights import whole
 
 _LAST_S = 60.0
@@ -92,12 +92,10 @@ class CheckpointWriter:
             self._writing.result()
         # A full disk is an OSError, or within torch's writer a RuntimeError.
         except (OSError, RuntimeError) as error:
-            free = shutil.disk_usage(self._run).free
             raise TrainError(
                 f"the checkpoint of step {self._step} could not be written to "
-                f"{self._run / FOLDER} ({str(error).splitlines()[0]}), where {free:,} bytes are "
-                "free; make space, then run the same command again: it goes on from the "
-                "checkpoint before"
+                f"{self._run / FOLDER} ({disk_fault(self._run, error)}); make space, then run the "
+                "same command again: it goes on from the checkpoint before"
             ) from error
         finally:
             self._writing = None
@@ -116,6 +114,15 @@ class CheckpointWriter:
         """Give the last checkpoint a minute to reach the disk, whatever becomes of it."""
         if self._writing is not None:
             wait([self._writing], timeout=_LAST_S)
+
+
+def disk_fault(folder: Path, error: Exception) -> str:
+    """What went wrong with a write, and what is free there."""
+    free = shutil.disk_usage(folder).free
+    return (
+        f"{first_line(error)}; {free:,} bytes are free, unless a quota on bytes or on files "
+        "leaves less"
+    )
 
 
 class HostCopies:

@@ -234,11 +234,6 @@ def greatest_over_ranks(number: int, ranks: Ranks) -> int:
     return int(greatest.item())
 
 
-def wait_for_ranks(ranks: Ranks) -> None:
-    """Return when all ranks have come here."""
-    greatest_over_ranks(0, ranks)
-
-
 def gather_objects(own: Said, ranks: Ranks) -> list[Said]:
     """What each rank says, in their order, on every rank; it travels between the hosts."""
     if ranks.world == 1:

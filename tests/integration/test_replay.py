@@ -127,6 +127,20 @@ def test_ranks_wait_for_the_capsule_before_they_end(forks: Forks, tmp_path: Path
     read_capsule(capsule_of(run))
 
 
+def test_a_full_disk_does_not_hide_why_the_run_stops(forks: Forks, tmp_path: Path) -> None:
+    made = make_dataset(tmp_path / "shards", samples={"train": 28}, scheme="zscore")
+    poison(made, [f"train_S2_patch_{index:04}" for index in range(28)], band=0)
+    arguments = pretrain_arguments(made, tmp_path / "run", IMPATIENT)
+    full = {"DINOMM_TEST_FILE_BYTES": "20000"}
+    processes = [forks.start(arguments, place | full) for place in places(2)]
+    assert [process.wait() for process in processes] == [1, 1], told(processes)
+    for process, fault in zip(processes, ("[Errno 27] File too large", "rank 0 says"), strict=True):
+        said = process.errors.read_text()
+        assert "error: 2 steps in a row up to step 1 were skipped" in said
+        assert f"no capsule could be written: {fault}" in said
+        assert "Traceback" not in said
+
+
 def blow_up(dataset: Path, run: Path, config: RunConfig) -> Replay:
     with pytest.raises(TrainError, match="were skipped"):
         run_here(dataset, run, config)

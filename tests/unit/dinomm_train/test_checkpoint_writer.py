@@ -72,6 +72,21 @@ def test_the_policy_of_the_configuration_holds(sample: Checkpoint, tmp_path: Pat
     assert found == ["step-00000002.pt", "step-00000003.pt"]
 
 
+def test_an_error_without_words_is_told_by_its_type(
+    sample: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> Path:
+        raise OSError
+
+    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", fail)
+    message = r"\(OSError; [\d,]+ bytes are free, unless a quota on bytes or on files leaves less\)"
+    with (
+        pytest.raises(TrainError, match=message),
+        CheckpointWriter(tmp_path, OutputConfig(), unwatched) as writer,
+    ):
+        writer.save(sample)
+
+
 @pytest.mark.parametrize("kind", [OSError, RuntimeError])
 def test_an_error_of_the_thread_is_heard_by_the_next_save_and_at_the_end(
     kind: type[Exception], sample: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
