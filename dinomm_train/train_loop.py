@@ -131,7 +131,11 @@ class TrainLoop:
         return self.stopped_by
 
     def _stop_if_lost(self, report: RunReport | None) -> None:
-        """End the run where too many steps in a row were skipped; looked at when rows are due."""
+        """End the run where too many steps in a row were skipped; looked at when rows are due.
+
+        Only a streak that still goes on: skipped steps move nothing, so that the state before it is
+        still there for the capsule.
+        """
         steps_per_epoch = self.batches.steps_per_epoch
         if not is_row_due(self.step, self.config, steps_per_epoch=steps_per_epoch):
             return
