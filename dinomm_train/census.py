@@ -7,9 +7,6 @@ from dataclasses import asdict, dataclass, field
 START_FACTOR = 10
 """Start-up and the first step, which may compile, may take so many times the limit."""
 
-_SLACK = 10
-"""The limit is at least so many times the longest pause that was seen in steady running."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sign:
@@ -66,7 +63,8 @@ class Census:
     """Silence after which a rank counts as gone."""
 
     limit_s: float
-    """Time without progress of any rank after which the run counts as hanging."""
+    """Time without progress of any rank after which the run counts as hanging; the longest pause
+    that was seen in steady running is added to it."""
 
     _seen: list[_Seen] = field(default_factory=list)
     _progress_s: float = 0.0
@@ -122,9 +120,9 @@ class Census:
         going = [(rank, seen) for rank, seen in enumerate(self._seen) if seen.sign.end is None]
         if not going:
             return None
+        limit_s = self.limit_s + self._longest_s
         # Ranks wait for each other: where one stands still, all soon do. Where one gets on, such
         # as rank 0 with a checkpoint, the others may well wait for it.
-        limit_s = max(self.limit_s, _SLACK * self._longest_s)
         still_s = now_s - self._progress_s
         if still_s <= (limit_s if self._is_steady() else START_FACTOR * limit_s):
             return None

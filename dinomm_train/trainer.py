@@ -34,7 +34,7 @@ class LaunchOptions:
 
     hang_timeout_s: float = 300.0
     """Seconds without progress after which the run ends with a message; ten times as long up to the
-    first step, and never less than ten of the longest pauses so far. Zero waits for ever."""
+    first step, and later longer by the longest pause so far. Zero waits for ever."""
 
     storage: StorageOptions = field(default_factory=StorageOptions)
     """Where shards are kept that lie elsewhere."""
