@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and their checksums."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from pathlib import Path
 import xxhash
 
 PARTIAL_SUFFIX = ".partial"
+
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP)
+"""What file systems say that do not sync folders, such as some that are mounted by FUSE or CIFS."""
 
 
 @contextmanager
@@ -33,7 +37,7 @@ def whole_file(path: Path, *, is_shared: bool = False) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         raise
     partial.replace(path)
-    _flush_to_disk(path.parent)
+    _flush_folder(path.parent)
 
 
 def drop_partial_files(folder: Path) -> None:
@@ -60,6 +64,14 @@ def xxh3_128_of(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _flush_folder(folder: Path) -> None:
+    try:
+        _flush_to_disk(folder)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def _flush_to_disk(path: Path) -> None:

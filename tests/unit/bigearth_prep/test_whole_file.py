@@ -1,5 +1,9 @@
 """A file is there in full, or as it was before."""
 
+import errno
+import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,3 +46,21 @@ def test_two_writers_of_one_file_do_not_meet_and_what_the_killed_leave_is_remove
     (tmp_path / "deep" / "note.txt.1234.partial").write_text("half", encoding="utf-8")
     drop_partial_files(tmp_path)
     assert [file.name for file in path.parent.iterdir()] == ["note.txt"]
+
+
+@pytest.mark.parametrize("kind", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+@pytest.mark.parametrize("of", [stat.S_ISDIR, stat.S_ISREG])
+def test_a_file_system_that_does_not_sync_folders_is_no_fault(
+    kind: int, of: Callable[[int], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        if of(os.fstat(descriptor).st_mode):
+            raise OSError(kind, os.strerror(kind))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if of is stat.S_ISDIR and kind != errno.EIO:
+        write_text(tmp_path / "note.txt", "whole")
+        assert (tmp_path / "note.txt").read_text(encoding="utf-8") == "whole"
+    else:
+        with pytest.raises(OSError, match=os.strerror(kind)):
+            write_text(tmp_path / "note.txt", "whole")
