@@ -2,9 +2,11 @@
 
 import fcntl
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from bigearth_prep.errors import PrepError
 
@@ -20,20 +22,36 @@ def hold_lock(path: Path, refusal: str) -> Iterator[None]:
     Raises:
         PrepError: another process holds it, as the refusal says; or the folder takes no file.
     """
-    try:
-        stream = path.open("w")
-    except OSError as error:
-        raise PrepError(
-            f"{path.parent} cannot be written to ({error.strerror}); choose another folder"
-        ) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PrepError(refusal) from error
-        except OSError:
-            log.warning("%s cannot be locked; make sure no other build works there", path)
+    with _open_locked(path, refusal):
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _open_locked(path: Path, refusal: str) -> TextIO:
+    while True:
+        try:
+            stream = path.open("w")
+        except OSError as error:
+            raise PrepError(
+                f"{path.parent} cannot be written to ({error.strerror}); choose another folder"
+            ) from error
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.close()
+            raise PrepError(refusal) from error
+        except OSError:
+            log.warning("%s cannot be locked; make sure no other process works there", path)
+            return stream
+        if _is_at(stream, path):
+            return stream
+        stream.close()  # its holder has removed it meanwhile: what is locked keeps nobody out
+
+
+def _is_at(stream: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
