@@ -121,6 +121,27 @@ def test_an_error_of_the_loop_is_not_hidden_by_one_of_the_thread(
         save_and_fail()
 
 
+def test_a_write_that_an_error_of_the_loop_waits_for_is_no_hang_either(
+    sample: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_told = threading.Event()
+
+    def save_until_told(*_: object, **__: object) -> Path:
+        is_told.wait(timeout=30)
+        return tmp_path
+
+    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", save_until_told)
+
+    def save_and_fail() -> None:
+        with CheckpointWriter(tmp_path, OutputConfig(), lambda _: is_told.set()) as writer:
+            writer.save(sample)
+            raise KeyError("loop")
+
+    with pytest.raises(KeyError, match="loop"):
+        save_and_fail()
+    assert is_told.is_set()
+
+
 def test_copies_go_into_the_same_memory_each_time() -> None:
     copies, weights = HostCopies(), torch.zeros(2)
     first = copies.take({"part": {"weight": weights, "list": [weights, 3]}, "number": 1})
