@@ -109,7 +109,13 @@ def _print_appearances(key: str, times: list["Appearance"], epochs: int) -> None
     "--ranks",
     type=click.IntRange(min=1),
     default=1,
-    help="Processes that the run will have; each measures its share of a step.",
+    help="Processes that the run will have, on all its machines together.",
+)
+@click.option(
+    "--nodes",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Machines like this one that share those processes out evenly.",
 )
 @click.option(
     "--batch",
@@ -138,6 +144,7 @@ def doctor_command(  # noqa: PLR0913 - one parameter per option
     config: RunConfig,
     device: DeviceChoice,
     ranks: int,
+    nodes: int,
     batch: int,
     seconds: float,
     out: Path,
@@ -154,9 +161,18 @@ def doctor_command(  # noqa: PLR0913 - one parameter per option
     from dinomm_train.doctor.examine import ExamineConfig, examine
     from dinomm_train.doctor.table import print_diagnosis
 
-    wanted = ExamineConfig(
-        device=device, ranks=ranks, batch=batch, seconds=seconds, out=out, reading=reading
-    )
+    try:
+        wanted = ExamineConfig(
+            device=device,
+            ranks=ranks,
+            nodes=nodes,
+            batch=batch,
+            seconds=seconds,
+            out=out,
+            reading=reading,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     diagnosis = examine(open_dataset(dataset, storage), config, wanted)
     print_json(diagnosis.to_dict()) if as_json else print_diagnosis(diagnosis)
     return 0 if diagnosis.is_healthy else 1

@@ -1,7 +1,7 @@
-"""All measurements and checks in a row, and the part that limits the rest."""
+"""All measurements and checks in a row."""
 
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,13 +17,13 @@ from dinomm_train.data.stream import ShardReader
 from dinomm_train.data.views import Views, make_views
 from dinomm_train.distributed import Ranks, choose_device
 from dinomm_train.doctor.checks import (
-    Check,
     check_batches,
     check_cache,
     check_checkpoints,
     check_device,
     check_shards,
 )
+from dinomm_train.doctor.diagnosis import Diagnosis, Rates
 from dinomm_train.doctor.rates import forget_shards, matmul_flops_per_s, read_rate, repeated_rate
 from dinomm_train.flops import training_flops_per_image
 from dinomm_train.learner import Learner, without_sharding
@@ -42,6 +42,9 @@ class ExamineConfig:
     ranks: int = 1
     """Processes that the run will have."""
 
+    nodes: int = 1
+    """Machines that these are shared out over, evenly."""
+
     batch: int = 0
     """Samples of a measured step; zero takes a rank's share, on a CPU at most 8."""
 
@@ -54,80 +57,16 @@ class ExamineConfig:
     reading: ReadOptions = field(default_factory=ReadOptions)
     """How batches are read."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rates:
-    """What each part reaches alone, in samples per second of one process."""
-
-    disk: float
-    """The stream just after the system was asked to forget the shards."""
-
-    reader: float
-    """The same samples again, from the system's memory."""
-
-    views: float
-    """Network input and crops of a batch."""
-
-    step: float
-    """Both networks, loss and optimizer on ready crops."""
-
-    matmul_tflops: float
-    """10^12 operations per second of a large matrix product."""
-
-    step_tflops: float
-    """10^12 operations per second of the step."""
+    def __post_init__(self) -> None:
+        if self.ranks % self.nodes:
+            raise ValueError(
+                f"{self.ranks:,} processes cannot be shared evenly by {self.nodes:,} machines"
+            )
 
     @property
-    def mfu(self) -> float:
-        """Share of the measured ceiling that the step reaches."""
-        return self.step_tflops / self.matmul_tflops
-
-    @property
-    def compute(self) -> float:
-        """Samples per second of views and step one after the other."""
-        return 1 / (1 / self.views + 1 / self.step)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Diagnosis:
-    """What was found."""
-
-    checks: tuple[Check, ...]
-
-    rates: Rates | None = None
-    """None where a check failed without which nothing can be measured."""
-
-    batch: int = 0
-    """Samples of the measured steps."""
-
-    fits_in_memory: bool = False
-    """Whether free memory could hold what an epoch reads: then the disk matters but once."""
-
-    @property
-    def is_healthy(self) -> bool:
-        """Whether every check is good."""
-        return all(check.is_good for check in self.checks)
-
-    @property
-    def limit(self) -> str:
-        """The part that a faster run would have to begin with: disk, reader, views or step."""
-        if self.rates is None:
-            return ""
-        stream = self.rates.reader if self.fits_in_memory else self.rates.disk
-        if stream < self.rates.compute:
-            return "reader" if self.fits_in_memory else "disk"
-        return "views" if self.rates.views < self.rates.step else "step"
-
-    def to_dict(self) -> dict[str, object]:
-        """The same in plain values, for scripts."""
-        rates = self.rates and asdict(self.rates) | {"mfu": self.rates.mfu}
-        return {
-            "checks": [asdict(check) for check in self.checks],
-            "rates": rates,
-            "batch": self.batch,
-            "fits_in_memory": self.fits_in_memory,
-            "limit": self.limit,
-        }
+    def ranks_per_node(self) -> int:
+        """Processes that share this machine."""
+        return self.ranks // self.nodes
 
 
 def examine(dataset: StoredDataset, config: RunConfig, wanted: ExamineConfig) -> Diagnosis:
@@ -151,18 +90,46 @@ def examine(dataset: StoredDataset, config: RunConfig, wanted: ExamineConfig) ->
         Ranks(rank=0, world=1, device=device),
         channels=len(dataset.card.channels),
     )
-    options = replace(wanted.reading, pinned=device.type == "cuda")
     order = SampleOrder.of(split, config.sampling)
-    batches = TrainingBatches(split, order, world=wanted.ranks, options=options)
-    most = wanted.batch or (batches.share_size if device.type == "cuda" else _CPU_BATCH)
-    batch = min(most, batches.share_size)
+    batches = node_batches(split, order, wanted, device)
+    share = batches.share_size // wanted.ranks_per_node
+    batch = min(wanted.batch or (share if device.type == "cuda" else _CPU_BATCH), share)
     rates = _measure(dataset, split, batches, learner, batch, wanted.seconds)
     return Diagnosis(
         checks=(*checks, check_checkpoints(learner, config, wanted.out)),
-        rates=rates,
+        rates=rates.shared_by(wanted.ranks_per_node, has_own_device=device.type == "cuda"),
+        ranks=wanted.ranks,
+        assumed=_assumed(wanted, device),
         batch=batch,
         fits_in_memory=_epoch_bytes(split, order) < _free_memory_bytes(),
     )
+
+
+def node_batches(
+    split: StoredSplit, order: SampleOrder, wanted: ExamineConfig, device: torch.device
+) -> TrainingBatches:
+    """What all ranks of this machine read together, with the threads of all of them."""
+    options = replace(
+        wanted.reading,
+        threads=wanted.reading.threads * wanted.ranks_per_node,
+        pinned=device.type == "cuda",
+    )
+    return TrainingBatches(split, order, world=wanted.nodes, options=options)
+
+
+def _assumed(wanted: ExamineConfig, device: torch.device) -> str:
+    if wanted.ranks == 1:
+        return ""
+    devices = (
+        "has a GPU like this one of its own" if device.type == "cuda" else "shares its processors"
+    )
+    here = (
+        f"each of the {wanted.ranks_per_node:,} rank(s) of this node shares its disk and cores "
+        f"with the others, and {devices}"
+    )
+    if wanted.nodes == 1:
+        return here
+    return f"{here}; all {wanted.nodes:,} nodes are like this one, and none slows another down"
 
 
 def _measure(

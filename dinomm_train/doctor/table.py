@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from dinomm_train.doctor.examine import Diagnosis, Rates
+from dinomm_train.doctor.diagnosis import Diagnosis, Rates
 
 _WHAT = {
     "disk": "stored samples into batches, shards not in memory",
@@ -22,20 +22,31 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> Non
     console.print(checks)
     if diagnosis.rates is None:
         return
-    rates = diagnosis.rates
-    table = Table("part", "samples/s", "", "what is measured", title="one process")
-    table.columns[1].justify = "right"
+    console.print(_rates_table(diagnosis, diagnosis.rates))
+    console.print(_summary(diagnosis, diagnosis.rates))
+
+
+def _rates_table(diagnosis: Diagnosis, rates: Rates) -> Table:
+    """Rates of a rank, and beside them those of the run where it has several."""
+    ranks = diagnosis.ranks
+    columns = ("a rank", f"all {ranks:,} ranks") if ranks > 1 else ("a rank",)
+    table = Table("part", title="samples/s")
+    for column in columns:
+        table.add_column(column, justify="right")
+    table.add_column()
+    table.add_column("what is measured")
     for name, what in _WHAT.items():
-        mark = "<- limit" if name == diagnosis.limit else ""
-        table.add_row(name, f"{getattr(rates, name):,.1f}", mark, what)
-    console.print(table)
-    console.print(_summary(diagnosis, rates))
+        rate = getattr(rates, name)
+        shown = [f"{one:,.1f}" for one in (rate, rate * ranks)[: len(columns)]]
+        table.add_row(name, *shown, "<- limit" if name == diagnosis.limit else "", what)
+    return table
 
 
 def _summary(diagnosis: Diagnosis, rates: Rates) -> str:
-    stream = rates.reader if diagnosis.fits_in_memory else rates.disk
+    ranks = f" of {diagnosis.ranks:,} ranks" if diagnosis.ranks > 1 else ""
+    assumed = f" Assumed: {diagnosis.assumed}." if diagnosis.assumed else ""
     return (
         f"Steps of {diagnosis.batch:,} samples reach {rates.step_tflops:.3g} of "
-        f"{rates.matmul_tflops:.3g} TFLOP/s (MFU {rates.mfu:.1%}). A run would see about "
-        f"{min(stream, rates.compute):,.1f} samples/s; its limit is the {diagnosis.limit}."
+        f"{rates.matmul_tflops:.3g} TFLOP/s (MFU {rates.mfu:.1%}). A run{ranks} would see about "
+        f"{diagnosis.run_rate:,.1f} samples/s; its limit is the {diagnosis.limit}.{assumed}"
     )

@@ -137,3 +137,8 @@ def test_doctor_answers_in_json_and_fails_where_a_check_does(dataset: Path) -> N
     told = json.loads(result.stdout)
     assert [one["name"] for one in told["checks"] if not one["is_good"]] == ["batches"]
     assert told["rates"] is None
+
+
+def test_doctor_refuses_processes_that_machines_cannot_share_evenly(dataset: Path) -> None:
+    result = invoke("doctor", dataset, "--ranks", "3", "--nodes", "2")
+    assert "3 processes cannot be shared evenly by 2 machines" in str(result.exception)

@@ -1,13 +1,11 @@
-"""What limits a machine, and what would stop a run."""
+"""What is measured of a machine, and what would stop a run."""
 
-import io
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from dinomm_train.config import (
     ComputeConfig,
@@ -19,10 +17,10 @@ from dinomm_train.config import (
     ViewConfig,
 )
 from dinomm_train.data.index import StoredDataset
-from dinomm_train.doctor.checks import Check
-from dinomm_train.doctor.examine import Diagnosis, ExamineConfig, Rates, examine
+from dinomm_train.data.loader import ReadOptions
+from dinomm_train.data.order import SampleOrder
+from dinomm_train.doctor.examine import ExamineConfig, examine, node_batches
 from dinomm_train.doctor.rates import matmul_flops_per_s, repeated_rate
-from dinomm_train.doctor.table import print_diagnosis
 from tests.shard_fixture import make_dataset
 
 TINY = RunConfig(
@@ -32,8 +30,6 @@ TINY = RunConfig(
     sampling=SamplingConfig(global_batch=8),
 )
 QUICK = ExamineConfig(device="cpu", seconds=0.02)
-RATES = Rates(disk=50.0, reader=500.0, views=300.0, step=150.0, matmul_tflops=8.0, step_tflops=2.0)
-GOOD = (Check(name="some", is_good=True, finding="fine"),)
 
 
 @pytest.fixture(scope="module")
@@ -63,30 +59,27 @@ def test_every_part_is_measured_and_every_check_made(
     assert found.limit in said
 
 
-@pytest.mark.parametrize(
-    ("change", "fits", "limit"),
-    [
-        ({}, False, "disk"),
-        ({}, True, "step"),
-        ({"reader": 60.0}, True, "reader"),
-        ({"views": 100.0, "step": 900.0}, True, "views"),
-        # 300 and 150 one after the other are 100.
-        ({"disk": 99.0}, False, "disk"),
-        ({"disk": 101.0}, False, "step"),
-    ],
-)
-def test_the_slowest_part_is_the_limit(change: dict[str, float], fits: bool, limit: str) -> None:  # noqa: FBT001
-    found = Diagnosis(checks=GOOD, rates=replace(RATES, **change), fits_in_memory=fits)
-    assert found.limit == limit
+@pytest.mark.parametrize(("nodes", "share", "threads"), [(1, 8, 12), (2, 4, 6), (4, 2, 3)])
+def test_the_stream_is_what_all_ranks_of_a_node_read_together(
+    dataset: StoredDataset, nodes: int, share: int, threads: int
+) -> None:
+    split = dataset.split("train")
+    wanted = replace(QUICK, ranks=4, nodes=nodes, reading=ReadOptions(threads=3))
+    order = SampleOrder.of(split, TINY.sampling)
+    batches = node_batches(split, order, wanted, torch.device("cpu"))
+    assert (batches.share_size, batches._options.threads) == (share, threads)
 
 
-def test_the_table_names_limit_and_share_of_the_ceiling() -> None:
-    screen = io.StringIO()
-    found = Diagnosis(checks=GOOD, rates=RATES, batch=8, fits_in_memory=True)
-    print_diagnosis(found, Console(file=screen, width=200))
-    said = screen.getvalue()
-    assert "MFU 25.0%" in said
-    assert "about 100.0 samples/s; its limit is the step" in said
+def test_a_rank_s_share_is_measured_and_all_ranks_are_told(dataset: StoredDataset) -> None:
+    found = examine(dataset, TINY, replace(QUICK, ranks=4, nodes=2))
+    assert (found.batch, found.ranks) == (2, 4)
+    assert "each of the 2 rank(s) of this node shares its disk and cores" in found.assumed
+    assert "shares its processors; all 2 nodes are like this one" in found.assumed
+
+
+def test_ranks_that_machines_cannot_share_evenly_are_refused() -> None:
+    with pytest.raises(ValueError, match="6 processes cannot be shared evenly by 4 machines"):
+        ExamineConfig(ranks=6, nodes=4)
 
 
 def test_a_damaged_shard_is_found_and_nothing_measured(tmp_path: Path) -> None:
