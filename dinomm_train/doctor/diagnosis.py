@@ -71,7 +71,7 @@ class Diagnosis:
     """Samples of the measured steps."""
 
     fits_in_memory: bool = False
-    """Whether free memory could hold what an epoch reads: then the disk matters but once."""
+    """Whether the memory that is available holds what an epoch reads: the disk matters but once."""
 
     @property
     def is_healthy(self) -> bool:

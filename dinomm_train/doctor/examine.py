@@ -1,6 +1,5 @@
 """All measurements and checks in a row."""
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from dinomm_train.doctor.checks import (
     check_shards,
 )
 from dinomm_train.doctor.diagnosis import Diagnosis, Rates
+from dinomm_train.doctor.memory import available_memory_bytes
 from dinomm_train.doctor.rates import forget_shards, matmul_flops_per_s, read_rate, repeated_rate
 from dinomm_train.flops import training_flops_per_image
 from dinomm_train.learner import Learner, without_sharding
@@ -94,6 +94,7 @@ def examine(dataset: StoredDataset, config: RunConfig, wanted: ExamineConfig) ->
     batches = node_batches(split, order, wanted, device)
     share = batches.share_size // wanted.ranks_per_node
     batch = min(wanted.batch or (share if device.type == "cuda" else _CPU_BATCH), share)
+    fits_in_memory = _epoch_bytes(split, order) < available_memory_bytes()
     rates = _measure(dataset, split, batches, learner, batch, wanted.seconds)
     return Diagnosis(
         checks=(*checks, check_checkpoints(learner, config, wanted.out)),
@@ -101,7 +102,7 @@ def examine(dataset: StoredDataset, config: RunConfig, wanted: ExamineConfig) ->
         ranks=wanted.ranks,
         assumed=_assumed(wanted, device),
         batch=batch,
-        fits_in_memory=_epoch_bytes(split, order) < _free_memory_bytes(),
+        fits_in_memory=fits_in_memory,
     )
 
 
@@ -170,7 +171,3 @@ def _measure(
 def _epoch_bytes(split: StoredSplit, order: SampleOrder) -> int:
     sample = sum(stored.sample_bytes for stored in split.arrays.values())
     return len(order.shard_of) * sample
-
-
-def _free_memory_bytes() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -19,6 +19,7 @@ from dinomm_train.config import (
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.loader import ReadOptions
 from dinomm_train.data.order import SampleOrder
+from dinomm_train.doctor import examine as examine_module
 from dinomm_train.doctor.examine import ExamineConfig, examine, node_batches
 from dinomm_train.doctor.rates import matmul_flops_per_s, repeated_rate
 from tests.shard_fixture import make_dataset
@@ -80,6 +81,18 @@ def test_a_rank_s_share_is_measured_and_all_ranks_are_told(dataset: StoredDatase
 def test_ranks_that_machines_cannot_share_evenly_are_refused() -> None:
     with pytest.raises(ValueError, match="6 processes cannot be shared evenly by 4 machines"):
         ExamineConfig(ranks=6, nodes=4)
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_an_epoch_fits_into_what_memory_is_available(
+    dataset: StoredDataset,
+    monkeypatch: pytest.MonkeyPatch,
+    fits: bool,  # noqa: FBT001 (a case)
+) -> None:
+    arrays = dataset.split("train").arrays.values()
+    epoch_bytes = len(dataset.split("train")) * sum(stored.sample_bytes for stored in arrays)
+    monkeypatch.setattr(examine_module, "available_memory_bytes", lambda: epoch_bytes + fits)
+    assert examine(dataset, TINY, QUICK).fits_in_memory is fits
 
 
 def test_a_damaged_shard_is_found_and_nothing_measured(tmp_path: Path) -> None:
