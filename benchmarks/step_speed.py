@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from plain_step import PlainShape, PlainStep, PlainValues
 
-from dinomm_train.config import ComputeConfig, ModelConfig, RunConfig, SamplingConfig
+from dinomm_train.config import ComputeConfig, RunConfig, SamplingConfig
 from dinomm_train.data.draws import ViewKey
 from dinomm_train.data.inputs import InputScaling, SensorChannels
 from dinomm_train.data.views import Views, make_views
 from dinomm_train.distributed import Ranks
-from dinomm_train.learner import Learner
+from dinomm_train.flops import device_peak_flops, training_flops_per_image
+from dinomm_train.learner import Learner, choose_half_precision
 from dinomm_train.optim import clip_gradients, set_step_values, take_step
 from dinomm_train.schedules import StepValues
 
@@ -262,13 +263,14 @@ class Parts:
 
 def report_mfu(seconds: float, setting: Setting) -> None:
     """Print images per second, and the share of the measured matmul ceiling that they need."""
-    flops = flops_per_image(setting.config)
-    ceiling = matmul_ceiling(setting)
+    flops = training_flops_per_image(setting.config, channels=CHANNELS)
+    half = choose_half_precision(setting.config.sampling.precision, setting.device)
+    ceiling = device_peak_flops(setting.config, setting.device, half_precision=half)
     reached = flops * setting.batch / seconds
     print(
         f"{setting.batch / seconds:.2f} images/s of views and step, {flops / 1e9:.1f} GFLOP each: "
-        f"{reached / 1e12:.2f} of the {ceiling / 1e12:.2f} TFLOP/s that a large matrix product "
-        f"reaches, MFU {reached / ceiling:.1%}"
+        f"{reached / 1e12:.2f} of the {ceiling / 1e12:.2f} TFLOP/s that large matrix products "
+        f"reach, MFU {reached / ceiling:.1%}"
     )
 
 
@@ -299,42 +301,6 @@ def resident_mb(field: str) -> float:
     """This process's memory, now or at most so far, as Linux names it."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(field)) / 1e3
-
-
-def matmul_ceiling(setting: Setting) -> float:
-    """Floating-point operations per second of a large square matrix product in bf16."""
-    side = 8192 if setting.device.type == "cuda" else 1536
-    left, right = (torch.randn(side, side, device=setting.device).bfloat16() for _ in range(2))
-    times = [setting.seconds(lambda: left @ right) for _ in range(8)]
-    return 2 * side**3 / statistics.median(times[2:])
-
-
-def flops_per_image(config: RunConfig) -> float:
-    """What the mathematics of one sample's step needs.
-
-    Nothing is recomputed, the last block is for class tokens alone, and a backward pass takes twice
-    its forward pass.
-    """
-    crops, head = config.views.crops, config.head
-    model = ModelConfig(patch_px=8, width=384, depth=12)
-    perceptron = model.width * head.hidden + head.hidden**2 + head.hidden * head.bottleneck
-    per_crop = 2 * (perceptron + head.bottleneck * head.prototypes)
-    large, small = (
-        per_crop + transformer_flops(model, side // model.patch_px)
-        for side in (crops.global_px, crops.local_px)
-    )
-    student = crops.global_count * large + crops.local_count * small
-    return 3 * student + crops.global_count * large
-
-
-def transformer_flops(model: ModelConfig, side: int) -> float:
-    """Of one crop with so many patches a side, forward."""
-    patches, width = side**2, model.width
-    tokens = patches + 1
-    block = 24 * tokens * width**2 + 4 * tokens**2 * width
-    last = (4 * tokens + 20) * width**2 + 4 * tokens * width
-    embedding = 2 * patches * CHANNELS * model.patch_px**2 * width
-    return embedding + (model.depth - 1) * block + last
 
 
 if __name__ == "__main__":

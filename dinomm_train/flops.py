@@ -50,15 +50,18 @@ def measure_utilization(
 ) -> tuple[int, float]:
     """Operations per image, and per second on all ranks' devices; zeros where MFU is not asked.
 
-    `output.peak_tflops` says the latter; else a GPU is measured, and a CPU left out.
+    A CPU has an MFU only where `output.peak_tflops` says what it is a share of.
     """
-    peak_flops = config.output.peak_tflops * 1e12
-    if not peak_flops and ranks.device.type == "cuda":
-        dtype = torch.bfloat16 if half_precision else torch.float32
-        peak_flops = measure_peak_flops(ranks.device, dtype)
-    if not peak_flops:
+    if ranks.device.type == "cpu" and not config.output.peak_tflops:
         return 0, 0.0
+    peak_flops = device_peak_flops(config, ranks.device, half_precision=half_precision)
     return training_flops_per_image(config, channels=channels), peak_flops * ranks.world
+
+
+def device_peak_flops(config: RunConfig, device: torch.device, *, half_precision: bool) -> float:
+    """What MFU is a share of on one device: `output.peak_tflops`, or what is measured."""
+    dtype = torch.bfloat16 if half_precision else torch.float32
+    return config.output.peak_tflops * 1e12 or measure_peak_flops(device, dtype)
 
 
 def measure_peak_flops(device: torch.device, dtype: torch.dtype) -> float:

@@ -21,8 +21,8 @@ class Rates:
     step: float
     """Both networks, loss and optimizer on ready crops."""
 
-    matmul_tflops: float
-    """10^12 operations per second of the device in a large matrix product."""
+    peak_tflops: float
+    """10^12 operations per second of the device in large matrix products, or as configured."""
 
     step_tflops: float
     """The same in the step."""
@@ -30,7 +30,7 @@ class Rates:
     @property
     def mfu(self) -> float:
         """Share of the measured ceiling that the step reaches."""
-        return self.step_tflops / self.matmul_tflops
+        return self.step_tflops / self.peak_tflops
 
     @property
     def compute(self) -> float:

@@ -24,8 +24,8 @@ from dinomm_train.doctor.checks import (
 )
 from dinomm_train.doctor.diagnosis import Diagnosis, Rates
 from dinomm_train.doctor.memory import available_memory_bytes
-from dinomm_train.doctor.rates import forget_shards, matmul_flops_per_s, read_rate, repeated_rate
-from dinomm_train.flops import training_flops_per_image
+from dinomm_train.doctor.rates import forget_shards, read_rate, repeated_rate
+from dinomm_train.flops import device_peak_flops, training_flops_per_image
 from dinomm_train.learner import Learner, without_sharding
 from dinomm_train.schedules import step_values
 
@@ -156,14 +156,14 @@ def _measure(
     views_rate = repeated_rate(views, float(batch), seconds, device)
     seen, values = views(), step_values(0, config, steps_per_epoch=batches.steps_per_epoch)
     step_rate = repeated_rate(lambda: learner.step(seen, values, 0), float(batch), seconds, device)
-    dtype = torch.bfloat16 if learner.half_precision else torch.float32
+    peak_flops = device_peak_flops(config, device, half_precision=learner.half_precision)
     flops = training_flops_per_image(config, channels=len(dataset.card.channels))
     return Rates(
         disk=disk,
         reader=reader,
         views=views_rate,
         step=step_rate,
-        matmul_tflops=matmul_flops_per_s(device, dtype, seconds) / 1e12,
+        peak_tflops=peak_flops / 1e12,
         step_tflops=step_rate * flops / 1e12,
     )
 

@@ -1,4 +1,4 @@
-"""How fast each part of training goes on its own, in samples or operations per second."""
+"""How fast each part of training goes on its own, in samples per second."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,8 +10,6 @@ from dinomm_train.data.loader import TrainingBatches
 from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.stream import StoredBatch
 from dinomm_train.transfer import wait_for_device
-
-_MATMUL_SIDE = {"cuda": 8192, "cpu": 1024}
 
 
 def repeated_rate(
@@ -46,18 +44,6 @@ def read_rate(batches: TrainingBatches, seconds: float, most_steps: int = 0) -> 
             if not most_steps and time.perf_counter() - start_s >= seconds:
                 break
     return steps * batches.share_size / (time.perf_counter() - start_s), steps
-
-
-def matmul_flops_per_s(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
-    """Operations per second of a large matrix product: what a step could reach at best."""
-    side = _MATMUL_SIDE[device.type]
-    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    product = torch.empty(side, side, device=device, dtype=dtype)
-
-    def multiply() -> None:
-        torch.mm(left, right, out=product)
-
-    return repeated_rate(multiply, 2.0 * side**3, seconds, device)
 
 
 def _limited(stream: Iterator[StoredBatch], most: int) -> Iterator[StoredBatch]:

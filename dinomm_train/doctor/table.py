@@ -47,6 +47,6 @@ def _summary(diagnosis: Diagnosis, rates: Rates) -> str:
     assumed = f" Assumed: {diagnosis.assumed}." if diagnosis.assumed else ""
     return (
         f"Steps of {diagnosis.batch:,} samples reach {rates.step_tflops:.3g} of "
-        f"{rates.matmul_tflops:.3g} TFLOP/s (MFU {rates.mfu:.1%}). A run{ranks} would see about "
+        f"{rates.peak_tflops:.3g} TFLOP/s (MFU {rates.mfu:.1%}). A run{ranks} would see about "
         f"{diagnosis.run_rate:,.1f} samples/s; its limit is the {diagnosis.limit}.{assumed}"
     )

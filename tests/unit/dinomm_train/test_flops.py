@@ -4,8 +4,21 @@ from dataclasses import replace
 
 import torch
 
-from dinomm_train.config import CropConfig, HeadConfig, ModelConfig, RunConfig, ViewConfig
-from dinomm_train.flops import measure_peak_flops, training_flops_per_image
+from dinomm_train.config import (
+    CropConfig,
+    HeadConfig,
+    ModelConfig,
+    OutputConfig,
+    RunConfig,
+    ViewConfig,
+)
+from dinomm_train.distributed import Ranks
+from dinomm_train.flops import (
+    device_peak_flops,
+    measure_peak_flops,
+    measure_utilization,
+    training_flops_per_image,
+)
 
 CHANNELS, WIDTH, DEPTH, PATCH = 5, 24, 3, 8
 SMALL = RunConfig(
@@ -48,6 +61,20 @@ def test_counting_draws_no_random_number_and_needs_no_local_crops() -> None:
     )
     assert 0 < alone < training_flops_per_image(SMALL, channels=CHANNELS)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_peak_is_what_is_configured_and_else_what_is_measured() -> None:
+    cpu = torch.device("cpu")
+    configured = replace(SMALL, output=OutputConfig(peak_tflops=3.0))
+    assert device_peak_flops(configured, cpu, half_precision=True) == 3e12
+    assert 1e8 < device_peak_flops(SMALL, cpu, half_precision=False) < 1e14
+    alone = Ranks(rank=0, world=1, device=cpu)
+    nothing = measure_utilization(SMALL, alone, channels=CHANNELS, half_precision=False)
+    assert nothing == (0, 0.0)
+    pair = replace(alone, world=2)
+    flops = training_flops_per_image(SMALL, channels=CHANNELS)
+    both = measure_utilization(configured, pair, channels=CHANNELS, half_precision=False)
+    assert both == (flops, 6e12)
 
 
 def test_a_processor_reaches_some_operations_per_second() -> None:

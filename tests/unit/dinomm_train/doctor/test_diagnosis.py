@@ -6,7 +6,7 @@ import pytest
 
 from dinomm_train.doctor.diagnosis import Diagnosis, Rates
 
-RATES = Rates(disk=50.0, reader=500.0, views=300.0, step=150.0, matmul_tflops=8.0, step_tflops=2.0)
+RATES = Rates(disk=50.0, reader=500.0, views=300.0, step=150.0, peak_tflops=8.0, step_tflops=2.0)
 
 
 @pytest.mark.parametrize(

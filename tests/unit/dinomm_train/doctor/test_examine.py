@@ -12,6 +12,7 @@ from dinomm_train.config import (
     CropConfig,
     HeadConfig,
     ModelConfig,
+    OutputConfig,
     RunConfig,
     SamplingConfig,
     ViewConfig,
@@ -21,7 +22,8 @@ from dinomm_train.data.loader import ReadOptions
 from dinomm_train.data.order import SampleOrder
 from dinomm_train.doctor import examine as examine_module
 from dinomm_train.doctor.examine import ExamineConfig, examine, node_batches
-from dinomm_train.doctor.rates import matmul_flops_per_s, repeated_rate
+from dinomm_train.doctor.rates import repeated_rate
+from dinomm_train.flops import training_flops_per_image
 from tests.shard_fixture import make_dataset
 
 TINY = RunConfig(
@@ -53,11 +55,19 @@ def test_every_part_is_measured_and_every_check_made(
     assert found.rates is not None
     assert all(rate > 0 for rate in (found.rates.disk, found.rates.reader, found.rates.views))
     assert 0 < found.rates.mfu < 1
+    told = training_flops_per_image(TINY, channels=14)
+    assert found.rates.step_tflops == pytest.approx(found.rates.step * told / 1e12)
     assert found.batch == 8
     assert found.limit in {"disk", "reader", "views", "step"}
     said = str(found.to_dict())
     assert "mfu" in said
     assert found.limit in said
+
+
+def test_mfu_is_a_share_of_the_peak_that_is_configured(dataset: StoredDataset) -> None:
+    found = examine(dataset, replace(TINY, output=OutputConfig(peak_tflops=7.0)), QUICK)
+    assert found.rates is not None
+    assert found.rates.peak_tflops == 7.0
 
 
 @pytest.mark.parametrize(("nodes", "share", "threads"), [(1, 8, 12), (2, 4, 6), (4, 2, 3)])
@@ -143,4 +153,3 @@ def test_rates_count_what_was_done() -> None:
     rate = repeated_rate(lambda: done.append(1), units=3.0, seconds=0.05, device=cpu)
     # The first time does not count.
     assert rate <= (len(done) - 1) * 3 / 0.05
-    assert matmul_flops_per_s(cpu, torch.float32, 0.01) > 1e6
