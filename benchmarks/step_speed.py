@@ -2,11 +2,12 @@
 
 Both take turns over the same crops: ViT-S/8 on 14 channels, 2 x 112 px and 8 x 48 px per sample,
 65,536 prototypes. The plain step is float32, with a pass per crop size and stored logits; ours has
-the `fixed` recipe in bf16 where the machine has it. The ratio is that of medians over rounds. Exit
+the `fixed` recipe, in bf16 where the machine has it. The ratio is that of medians over rounds. Exit
 1 where it is below the bar on a CPU, or where making the views takes more than its share.
 
 On a GPU the same script measures seconds instead, of the plain step on fewer samples, and reports
-images/s, MFU and the memory that a step takes; a step that made the host wait would be an error.
+images/s, MFU and the memory that a step takes; views or a step that made the host wait would be an
+error.
 """
 
 import argparse
@@ -14,7 +15,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,7 @@ import numpy as np
 import torch
 from plain_step import PlainShape, PlainStep, PlainValues
 
-from dinomm_train.config import ComputeConfig, RunConfig, SamplingConfig
+from dinomm_train.config import ComputeConfig, Precision, RunConfig, SamplingConfig
 from dinomm_train.data.draws import ViewKey
 from dinomm_train.data.inputs import InputScaling, SensorChannels
 from dinomm_train.data.views import Views, make_views
@@ -73,6 +75,12 @@ class Setting:
     rounds: int
     config: RunConfig
 
+    @property
+    def plain_batch(self) -> int:
+        """Samples of the plain step: it stores so much that a GPU holds few."""
+        on_cpu = self.device.type == "cpu"
+        return self.batch if on_cpu else min(self.batch, PLAIN_GPU_BATCH)
+
     def seconds(self, work: Callable[[], object]) -> float:
         """CPU time of this process for the work; on a GPU, time until it is done."""
         if self.device.type == "cpu":
@@ -116,7 +124,7 @@ def read_arguments() -> tuple[Setting, str]:
     parser.add_argument("--memory-of", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     config = RunConfig(
-        sampling=SamplingConfig(precision="bf16", global_batch=arguments.batch),
+        sampling=SamplingConfig(precision=precision_of(device), global_batch=arguments.batch),
         compute=ComputeConfig(micro_batch=arguments.micro_batch, compile=arguments.compile),
     )
     setting = Setting(
@@ -128,26 +136,36 @@ def read_arguments() -> tuple[Setting, str]:
     return setting, arguments.memory_of
 
 
+def precision_of(device: str, processor: Path = Path("/proc/cpuinfo")) -> Precision:
+    """The arithmetic of our step: bf16 where the machine multiplies it, else fp32."""
+    if device == "cuda":
+        return "auto"
+    flags = processor.read_text(encoding="utf-8")
+    return "bf16" if "amx_bf16" in flags or "avx512_bf16" in flags else "fp32"
+
+
 def new_views(setting: Setting) -> Views:
     """Views of random images, made on the device."""
     torch.manual_seed(0)
     images = torch.randn(setting.batch, CHANNELS, IMAGE_PX, IMAGE_PX, device=setting.device)
     sample_ids = np.arange(setting.batch, dtype=np.uint64)
     key = ViewKey(seed=0, epoch=0, sample_ids=sample_ids)
-    return make_views(images, key, setting.config.views, SCALING)
+    with no_waiting():
+        return make_views(images, key, setting.config.views, SCALING)
 
 
 def steps_of(setting: Setting) -> dict[str, Callable[[], object]]:
     """One step of each, to be called again and again."""
     views = new_views(setting)
-    # The plain step stores so much that a GPU holds few samples.
-    few = next(views.split(setting.batch if setting.device.type == "cpu" else PLAIN_GPU_BATCH))
+    few = next(views.split(setting.plain_batch))
     plain = PlainStep(PlainShape(), setting.device)
     ours = new_learner(setting)
-    return {
-        "plain": lambda: plain.step(few.student_crops, PLAIN_VALUES),
-        "ours": lambda: without_waiting(lambda: ours.step(views, VALUES, 0)),
-    }
+
+    def our_step() -> None:
+        with no_waiting():
+            ours.step(views, VALUES, 0)
+
+    return {"plain": lambda: plain.step(few.student_crops, PLAIN_VALUES), "ours": our_step}
 
 
 def new_learner(setting: Setting) -> Learner:
@@ -156,14 +174,15 @@ def new_learner(setting: Setting) -> Learner:
     return Learner(setting.config, ranks, channels=CHANNELS)
 
 
-def without_waiting(work: Callable[[], object]) -> None:
-    """Do it; on a GPU, fail where the host waits for the device."""
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """On a GPU, the block fails where the host waits for the device."""
     if not torch.cuda.is_available():
-        work()
+        yield
         return
     torch.cuda.set_sync_debug_mode("error")
     try:
-        work()
+        yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -180,7 +199,7 @@ def compare(setting: Setting) -> tuple[float, float]:
     del steps
     medians = {name: statistics.median(one) for name, one in taken.items()}
     on_cpu = setting.device.type == "cpu"
-    plain_s = medians["plain"] * (1 if on_cpu else setting.batch / PLAIN_GPU_BATCH)
+    plain_s = medians["plain"] * setting.batch / setting.plain_batch
     ratio = plain_s / medians["ours"]
     print(
         f"step of {setting.batch} samples: plain {plain_s:.3f} {'CPU-' * on_cpu}seconds, ours "
@@ -278,12 +297,15 @@ def report_memory(setting: Setting) -> None:
     """Print by how much a step of each lets the memory of its process, or of the GPU, grow."""
     grown = {}
     for name in ("plain", "ours"):
-        command = [sys.executable, __file__, "--memory-of", name, "--batch", str(setting.batch)]
+        command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name]
         result = subprocess.run(  # noqa: S603 (this script itself)
             command, check=True, capture_output=True, text=True
         )
         grown[name] = float(result.stdout)
-    print(f"memory of a step: plain {grown['plain']:.0f} MB, ours {grown['ours']:.0f} MB")
+    print(
+        f"memory of a step: plain {grown['plain']:.0f} MB of {setting.plain_batch} samples, ours "
+        f"{grown['ours']:.0f} MB of {setting.batch}"
+    )
 
 
 def peak_growth_mb(step: Callable[[], object]) -> float:
