@@ -27,9 +27,10 @@ from plain_step import PlainShape, PlainStep, PlainValues
 from dinomm_train.config import ComputeConfig, Precision, RunConfig, SamplingConfig
 from dinomm_train.data.draws import ViewKey
 from dinomm_train.data.inputs import InputScaling, SensorChannels
+from dinomm_train.data.transfer import wait_for_device
 from dinomm_train.data.views import Views, make_views
 from dinomm_train.distributed import Ranks
-from dinomm_train.flops import device_peak_flops, training_flops_per_image
+from dinomm_train.flops import measure_peak_flops, training_flops_per_image
 from dinomm_train.learner import Learner, choose_half_precision
 from dinomm_train.optim import clip_gradients, set_step_values, take_step
 from dinomm_train.schedules import StepValues
@@ -76,6 +77,11 @@ class Setting:
     config: RunConfig
 
     @property
+    def clock(self) -> Callable[[], float]:
+        """Of this process on a CPU, which others may share; on a GPU the wall's."""
+        return time.process_time if self.device.type == "cpu" else time.perf_counter
+
+    @property
     def plain_batch(self) -> int:
         """Samples of the plain step: it stores so much that a GPU holds few."""
         on_cpu = self.device.type == "cpu"
@@ -83,15 +89,11 @@ class Setting:
 
     def seconds(self, work: Callable[[], object]) -> float:
         """CPU time of this process for the work; on a GPU, time until it is done."""
-        if self.device.type == "cpu":
-            start = time.process_time()
-            work()
-            return time.process_time() - start
-        torch.cuda.synchronize()
-        start = time.perf_counter()
+        wait_for_device(self.device)
+        start = self.clock()
         work()
-        torch.cuda.synchronize()
-        return time.perf_counter() - start
+        wait_for_device(self.device)
+        return self.clock() - start
 
 
 def main() -> int:
@@ -284,7 +286,8 @@ def report_mfu(seconds: float, setting: Setting) -> None:
     """Print images per second, and the share of the measured matmul ceiling that they need."""
     flops = training_flops_per_image(setting.config, channels=CHANNELS)
     half = choose_half_precision(setting.config.sampling.precision, setting.device)
-    ceiling = device_peak_flops(setting.config, setting.device, half_precision=half)
+    dtype = torch.bfloat16 if half else torch.float32
+    ceiling = measure_peak_flops(setting.device, dtype, setting.clock)
     reached = flops * setting.batch / seconds
     print(
         f"{setting.batch / seconds:.2f} images/s of views and step, {flops / 1e9:.1f} GFLOP each: "

@@ -1,6 +1,7 @@
 """Floating-point operations: what training on one image takes, and what a device can do."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -64,28 +65,27 @@ def device_peak_flops(config: RunConfig, device: torch.device, *, half_precision
     return config.output.peak_tflops * 1e12 or measure_peak_flops(device, dtype)
 
 
-def measure_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second that this device reaches in large square matrix products.
+def measure_peak_flops(
+    device: torch.device, dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Operations per second, by this clock, that the device reaches in large matrix products.
 
     The best of some rounds, each synchronized once; takes about a second.
     """
     side = _CPU_SIDE if device.type == "cpu" else _SIDE
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     product = left @ right
+
+    def seconds_of(count: int) -> float:
+        wait_for_device(device)
+        start_s = clock()
+        for _ in range(count):
+            torch.mm(left, right, out=product)
+        wait_for_device(device)
+        return clock() - start_s
+
     count, seconds = 1, 0.0
     while seconds < _ROUND_S:
         count *= 2
-        seconds = _products_s(left, right, product, count)
-    best_s = min(_products_s(left, right, product, count) for _ in range(_ROUNDS))
-    return 2 * side**3 * count / best_s
-
-
-def _products_s(
-    left: torch.Tensor, right: torch.Tensor, product: torch.Tensor, count: int
-) -> float:
-    wait_for_device(left.device)
-    start_s = time.perf_counter()
-    for _ in range(count):
-        torch.mm(left, right, out=product)
-    wait_for_device(left.device)
-    return time.perf_counter() - start_s
+        seconds = seconds_of(count)
+    return 2 * side**3 * count / min(seconds_of(count) for _ in range(_ROUNDS))

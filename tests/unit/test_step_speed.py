@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -55,6 +56,24 @@ def test_memory_is_that_of_the_step_that_was_asked_for(
         monkeypatch.setattr(sys, "argv", command[1:])
         assert step_speed.read_arguments() == (setting, name)
     assert (setting.config.compute.micro_batch, setting.config.compute.compile) == (2, True)
+
+
+def test_a_processor_s_ceiling_is_in_the_cpu_seconds_of_its_steps(
+    step_speed: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clocks: list[object] = []
+
+    def measure_peak_flops(_: torch.device, dtype: torch.dtype, clock: object) -> float:
+        assert dtype == torch.float32
+        clocks.append(clock)
+        return 4e12
+
+    monkeypatch.setattr(step_speed, "measure_peak_flops", measure_peak_flops)
+    monkeypatch.setattr(step_speed, "training_flops_per_image", lambda *_, **__: 10**12)
+    setting = step_speed.Setting(device=torch.device("cpu"), batch=2, rounds=1, config=RunConfig())
+    step_speed.report_mfu(1.0, setting)
+    assert clocks == [time.process_time]
+    assert "MFU 50.0%" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The operations of a step are those that the network's layers add up to by hand."""
 
+import itertools
 from dataclasses import replace
 
 import torch
@@ -61,6 +62,13 @@ def test_counting_draws_no_random_number_and_needs_no_local_crops() -> None:
     )
     assert 0 < alone < training_flops_per_image(SMALL, channels=CHANNELS)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_peak_is_by_the_clock_that_is_given() -> None:
+    ticks = itertools.count()
+    # Each round of two products takes a second, from one tick to the next.
+    peak = measure_peak_flops(torch.device("cpu"), torch.float32, lambda: float(next(ticks)))
+    assert peak == 2 * 2 * 1024**3
 
 
 def test_the_peak_is_what_is_configured_and_else_what_is_measured() -> None:
