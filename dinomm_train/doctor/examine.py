@@ -27,7 +27,7 @@ from dinomm_train.doctor.memory import available_memory_bytes
 from dinomm_train.doctor.rates import forget_shards, read_rate, repeated_rate
 from dinomm_train.flops import device_peak_flops, training_flops_per_image
 from dinomm_train.learner import Learner, without_sharding
-from dinomm_train.schedules import step_values
+from dinomm_train.schedules import StepValues, step_values
 
 _CPU_BATCH = 8
 
@@ -154,7 +154,7 @@ def _measure(
         return make_views(images, key, config.views, scaling)
 
     views_rate = repeated_rate(views, float(batch), seconds, device)
-    seen, values = views(), step_values(0, config, steps_per_epoch=batches.steps_per_epoch)
+    seen, values = views(), _steady_values(config, batches.steps_per_epoch)
     step_rate = repeated_rate(lambda: learner.step(seen, values, 0), float(batch), seconds, device)
     peak_flops = device_peak_flops(config, device, half_precision=learner.half_precision)
     flops = training_flops_per_image(config, channels=len(dataset.card.channels))
@@ -166,6 +166,12 @@ def _measure(
         peak_tflops=peak_flops / 1e12,
         step_tflops=step_rate * flops / 1e12,
     )
+
+
+def _steady_values(config: RunConfig, steps_per_epoch: int) -> StepValues:
+    """Those of the first step that moves the prototypes; if none does, of the last epoch."""
+    epoch = min(config.optim.frozen_last_layer_epochs, config.schedule.epochs - 1)
+    return step_values(epoch * steps_per_epoch, config, steps_per_epoch=steps_per_epoch)
 
 
 def _epoch_bytes(split: StoredSplit, order: SampleOrder) -> int:

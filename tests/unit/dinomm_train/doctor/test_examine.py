@@ -12,6 +12,7 @@ from dinomm_train.config import (
     CropConfig,
     HeadConfig,
     ModelConfig,
+    OptimConfig,
     OutputConfig,
     RunConfig,
     SamplingConfig,
@@ -20,10 +21,13 @@ from dinomm_train.config import (
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.loader import ReadOptions
 from dinomm_train.data.order import SampleOrder
+from dinomm_train.data.views import Views
 from dinomm_train.doctor import examine as examine_module
 from dinomm_train.doctor.examine import ExamineConfig, examine, node_batches
 from dinomm_train.doctor.rates import repeated_rate
 from dinomm_train.flops import training_flops_per_image
+from dinomm_train.learner import Learner, StepReport
+from dinomm_train.schedules import StepValues
 from tests.shard_fixture import make_dataset
 
 TINY = RunConfig(
@@ -62,6 +66,23 @@ def test_every_part_is_measured_and_every_check_made(
     said = str(found.to_dict())
     assert "mfu" in said
     assert found.limit in said
+
+
+@pytest.mark.parametrize(("frozen", "is_frozen"), [(1, False), (3, False), (100, True)])
+def test_a_step_is_measured_that_moves_the_prototypes_if_any_does(
+    dataset: StoredDataset, monkeypatch: pytest.MonkeyPatch, *, frozen: int, is_frozen: bool
+) -> None:
+    values: list[StepValues] = []
+
+    class Recording(Learner):
+        def step(self, views: Views, given: StepValues, step: int) -> StepReport:
+            values.append(given)
+            return super().step(views, given, step)
+
+    monkeypatch.setattr(examine_module, "Learner", Recording)
+    config = replace(TINY, optim=OptimConfig(frozen_last_layer_epochs=frozen))
+    examine(dataset, config, QUICK)
+    assert {(one.epoch, one.last_layer_frozen) for one in values} == {(min(frozen, 99), is_frozen)}
 
 
 def test_mfu_is_a_share_of_the_peak_that_is_configured(dataset: StoredDataset) -> None:
