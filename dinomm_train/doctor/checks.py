@@ -106,6 +106,15 @@ def check_device(config: RunConfig, device: torch.device) -> Check:
     return checked("device", look)
 
 
+def lacks_memory(batch: int) -> Check:
+    """The bad check of a device that had no memory left in a step of so many samples."""
+    finding = (
+        f"networks and a step of {batch:,} samples do not fit into the device's memory; lower "
+        "sampling.global_batch, or set compute.micro_batch to take a rank's samples in parts"
+    )
+    return Check(name="memory", is_good=False, finding=finding)
+
+
 def _checkpoint_bytes(learner: Learner) -> int:
     student, teacher = (
         sum(weight.numel() for weight in network.parameters())

@@ -21,6 +21,7 @@ from dinomm_train.doctor.checks import (
     check_checkpoints,
     check_device,
     check_shards,
+    lacks_memory,
 )
 from dinomm_train.doctor.diagnosis import Diagnosis, Rates
 from dinomm_train.doctor.memory import available_memory_bytes
@@ -85,17 +86,20 @@ def examine(dataset: StoredDataset, config: RunConfig, wanted: ExamineConfig) ->
     )
     if not all(check.is_good for check in checks):
         return Diagnosis(checks=checks)
-    learner = Learner(
-        without_sharding(config),
-        Ranks(rank=0, world=1, device=device),
-        channels=len(dataset.card.channels),
-    )
     order = SampleOrder.of(split, config.sampling)
     batches = node_batches(split, order, wanted, device)
     share = batches.share_size // wanted.ranks_per_node
     batch = min(wanted.batch or (share if device.type == "cuda" else _CPU_BATCH), share)
     fits_in_memory = _epoch_bytes(split, order) < available_memory_bytes()
-    rates = _measure(dataset, split, batches, learner, batch, wanted.seconds)
+    try:
+        learner = Learner(
+            without_sharding(config),
+            Ranks(rank=0, world=1, device=device),
+            channels=len(dataset.card.channels),
+        )
+        rates = _measure(dataset, split, batches, learner, batch, wanted.seconds)
+    except torch.OutOfMemoryError:
+        return Diagnosis(checks=(*checks, lacks_memory(batch)))
     return Diagnosis(
         checks=(*checks, check_checkpoints(learner, config, wanted.out)),
         rates=rates.shared_by(wanted.ranks_per_node, has_own_device=device.type == "cuda"),

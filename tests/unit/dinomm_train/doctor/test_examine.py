@@ -168,6 +168,22 @@ def test_a_disk_too_small_for_the_checkpoints_is_found(
     assert [check.name for check in found.checks if not check.is_good] == ["checkpoints"]
 
 
+def test_a_step_that_a_gpu_does_not_hold_is_a_bad_check(
+    dataset: StoredDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Greedy(Learner):
+        def step(self, *_: object) -> StepReport:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(examine_module, "Learner", Greedy)
+    found = examine(dataset, TINY, QUICK)
+    assert found.rates is None
+    (bad,) = (check for check in found.checks if not check.is_good)
+    assert bad.name == "memory"
+    assert "a step of 8 samples do not fit" in bad.finding
+    assert "compute.micro_batch" in bad.finding
+
+
 def test_rates_count_what_was_done() -> None:
     done: list[int] = []
     cpu = torch.device("cpu")
