@@ -1,5 +1,6 @@
 """What would stop a run, looked for before it starts."""
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,17 +77,20 @@ def check_cache(split: StoredSplit, config: RunConfig) -> Check:
     return checked("cache", look)
 
 
-def check_checkpoints(learner: Learner, config: RunConfig, out: Path) -> Check:
+def check_checkpoints(learner: Learner, steps_per_epoch: int, out: Path) -> Check:
     """Whether the disk of the run's folder holds its checkpoints."""
 
     def look() -> str:
-        size, kept = _checkpoint_bytes(learner), config.output.keep_last + 1
+        size, kept = _checkpoint_bytes(learner), _most_checkpoints(learner.config, steps_per_epoch)
         folder = next(one for one in (out.absolute(), *out.absolute().parents) if one.is_dir())
         free = shutil.disk_usage(folder).free
         needed = f"{kept:,} checkpoints of {size / 1e6:,.0f} MB"
         finding = f"{needed}, {free / 1e9:,.1f} GB are free at {folder}"
         if size * kept > free:
-            raise TrainError(f"{finding}; choose another --out, or lower output.keep_last")
+            raise TrainError(
+                f"{finding}; choose another --out, or keep fewer (output.keep_last, "
+                "output.keep_every_steps)"
+            )
         return finding
 
     return checked("checkpoints", look)
@@ -113,6 +117,16 @@ def lacks_memory(batch: int) -> Check:
         "sampling.global_batch, or set compute.micro_batch to take a rank's samples in parts"
     )
     return Check(name="memory", is_good=False, finding=finding)
+
+
+def _most_checkpoints(config: RunConfig, steps_per_epoch: int) -> int:
+    """Those that lie there while a run's last one is written: the newest, and older ones kept."""
+    output = config.output
+    every = output.checkpoint_every_steps or steps_per_epoch
+    saved = config.schedule.epochs * steps_per_epoch // every
+    kept_of = math.lcm(every, output.keep_every_steps) // every
+    older = max(saved - output.keep_last, 0) // kept_of if kept_of else 0
+    return output.keep_last + older + 1
 
 
 def _checkpoint_bytes(learner: Learner) -> int:

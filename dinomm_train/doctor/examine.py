@@ -101,7 +101,7 @@ def examine(dataset: StoredDataset, config: RunConfig, wanted: ExamineConfig) ->
     except torch.OutOfMemoryError:
         return Diagnosis(checks=(*checks, lacks_memory(batch)))
     return Diagnosis(
-        checks=(*checks, check_checkpoints(learner, config, wanted.out)),
+        checks=(*checks, check_checkpoints(learner, order.steps_per_epoch, wanted.out)),
         rates=rates.shared_by(wanted.ranks_per_node, has_own_device=device.type == "cuda"),
         ranks=wanted.ranks,
         assumed=_assumed(wanted, device),

@@ -16,13 +16,16 @@ from dinomm_train.config import (
     OutputConfig,
     RunConfig,
     SamplingConfig,
+    ScheduleConfig,
     ViewConfig,
 )
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.loader import ReadOptions
 from dinomm_train.data.order import SampleOrder
 from dinomm_train.data.views import Views
+from dinomm_train.distributed import Ranks
 from dinomm_train.doctor import examine as examine_module
+from dinomm_train.doctor.checks import check_checkpoints
 from dinomm_train.doctor.examine import ExamineConfig, examine, node_batches
 from dinomm_train.doctor.rates import repeated_rate
 from dinomm_train.flops import training_flops_per_image
@@ -36,6 +39,8 @@ TINY = RunConfig(
     views=ViewConfig(crops=CropConfig(global_px=24, local_px=16, local_count=1)),
     sampling=SamplingConfig(global_batch=8),
 )
+STEPS = 8
+"""Of an epoch."""
 QUICK = ExamineConfig(device="cpu", seconds=0.02)
 
 
@@ -182,6 +187,32 @@ def test_a_step_that_a_gpu_does_not_hold_is_a_bad_check(
     assert bad.name == "memory"
     assert "a step of 8 samples do not fit" in bad.finding
     assert "compute.micro_batch" in bad.finding
+
+
+@pytest.mark.parametrize(
+    ("output", "count"),
+    [
+        (OutputConfig(), 4),
+        (OutputConfig(keep_last=1), 2),
+        # 20 epochs of so many steps; all but the newest three stay, or every fifth of these 17.
+        (OutputConfig(keep_every_steps=1), 4 + 17),
+        (OutputConfig(keep_every_steps=5 * STEPS), 4 + 3),
+        # Saved 40 times, twice an epoch; every third epoch's end stays.
+        (OutputConfig(checkpoint_every_steps=STEPS // 2, keep_every_steps=3 * STEPS), 4 + 6),
+        # Kept at multiples of four steps, saved at multiples of six: both at those of twelve.
+        (
+            OutputConfig(checkpoint_every_steps=6, keep_every_steps=4),
+            4 + (20 * STEPS // 6 - 3) // 2,
+        ),
+    ],
+)
+def test_the_disk_must_hold_all_checkpoints_that_stay(
+    tmp_path: Path, output: OutputConfig, count: int
+) -> None:
+    config = replace(TINY, schedule=ScheduleConfig(epochs=20), output=output)
+    learner = Learner(config, Ranks(rank=0, world=1, device=torch.device("cpu")), channels=14)
+    found = check_checkpoints(learner, STEPS, tmp_path)
+    assert found.finding.startswith(f"{count} checkpoints of")
 
 
 def test_rates_count_what_was_done() -> None:
