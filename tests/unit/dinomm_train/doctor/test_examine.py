@@ -26,6 +26,7 @@ from dinomm_train.data.views import Views
 from dinomm_train.distributed import Ranks
 from dinomm_train.doctor import examine as examine_module
 from dinomm_train.doctor.checks import check_checkpoints
+from dinomm_train.doctor.diagnosis import Rates
 from dinomm_train.doctor.examine import ExamineConfig, examine, node_batches
 from dinomm_train.doctor.rates import repeated_rate
 from dinomm_train.flops import training_flops_per_image
@@ -112,6 +113,15 @@ def test_a_rank_s_share_is_measured_and_all_ranks_are_told(dataset: StoredDatase
     assert (found.batch, found.ranks) == (2, 4)
     assert "each of the 2 rank(s) of this node shares its disk and cores" in found.assumed
     assert "shares its processors; all 2 nodes are like this one" in found.assumed
+
+
+def test_what_is_measured_of_a_machine_is_shared_by_its_ranks(
+    dataset: StoredDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Rates(disk=8.0, reader=8.0, views=8.0, step=8.0, peak_tflops=2.0, step_tflops=1.0)
+    monkeypatch.setattr(examine_module, "_measure", lambda *_: machine)
+    found = examine(dataset, TINY, replace(QUICK, ranks=4, nodes=2))
+    assert found.rates == machine.shared_by(2, has_own_device=False)
 
 
 def test_ranks_that_machines_cannot_share_evenly_are_refused() -> None:
