@@ -27,13 +27,13 @@ from plain_step import PlainShape, PlainStep, PlainValues
 from dinomm_train.config import ComputeConfig, Precision, RunConfig, SamplingConfig
 from dinomm_train.data.draws import ViewKey
 from dinomm_train.data.inputs import InputScaling, SensorChannels
-from dinomm_train.data.transfer import wait_for_device
 from dinomm_train.data.views import Views, make_views
 from dinomm_train.distributed import Ranks
 from dinomm_train.flops import measure_peak_flops, training_flops_per_image
 from dinomm_train.learner import Learner, choose_half_precision
 from dinomm_train.optim import clip_gradients, set_step_values, take_step
 from dinomm_train.schedules import StepValues
+from dinomm_train.transfer import wait_for_device
 
 BAR = 1.8
 """Least ratio of the plain step's CPU-seconds to ours."""

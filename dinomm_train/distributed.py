@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,13 +20,14 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from dinomm_train.config import DeviceChoice
 from dinomm_train.errors import TrainError
 from dinomm_train.rendezvous import NAME_INTERFACE, Launch, call_heeding_signals, meet
-from dinomm_train.stop_request import StopRequest
+from dinomm_train.stop_request import StoppedEarly, StopRequest
 
 Said = TypeVar("Said")
 
 _FIRST_PORT, _PORTS = 20_000, 40_000
 
 _COLLECTIVE_LIMIT = timedelta(hours=2)
+_PARTING_S = 60
 """For the day that the watch over ranks (`hang_watch`) is turned off: it ends a run in minutes."""
 
 
@@ -130,12 +132,27 @@ def join_ranks(choice: DeviceChoice, stop: StopRequest | None = None) -> Iterato
     ranks = Ranks(rank=launch.rank, world=launch.world, device=device)
     stop = stop or StopRequest()
     store = meet(launch, stop)
+    is_agreed = False
     try:
         _connect(ranks, store, stop)
         yield ranks
+        is_agreed = True
+    except StoppedEarly:
+        is_agreed = True
+        raise
     finally:
+        part(device, is_agreed=is_agreed)
+
+
+def part(device: torch.device, *, is_agreed: bool) -> None:
+    """Leave the other ranks, which do so too if that is agreed."""
+    if is_agreed or device.type == "cpu":
         if dist.is_initialized():
             dist.destroy_process_group()
+        return
+    # NCCL parts when all ranks have done what they began together, and one of them may be gone: at
+    # the latest the system ends this process, whose message is out by then.
+    signal.alarm(_PARTING_S)
 
 
 def _connect(ranks: Ranks, store: Store, stop: StopRequest) -> None:
@@ -174,6 +191,8 @@ def choose_device(choice: DeviceChoice, *, local_rank: int = 0) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise TrainError("--device cuda: torch finds no CUDA device; use --device cpu")
+    # torch rounds what convolutions take to 10 bits unless told: fp32 is to mean fp32 everywhere.
+    torch.backends.cudnn.allow_tf32 = False
     device = torch.device("cuda", pick_gpu(local_rank, torch.cuda.device_count()))
     torch.cuda.set_device(device)
     return device

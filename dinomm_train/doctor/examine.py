@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from dinomm_train.config import DeviceChoice, RunConfig
+from dinomm_train.data.batch_memory import BatchMemory
 from dinomm_train.data.draws import ViewKey
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.inputs import InputScaling, to_network_input
@@ -149,7 +150,9 @@ def _measure(
     forget_shards(split)
     disk, steps = read_rate(batches, seconds)
     reader, _ = read_rate(batches, seconds, most_steps=steps)
-    stored = ShardReader(split).read(batches.order.epoch(0)[:batch])
+    stored = ShardReader(split, BatchMemory(pinned=device.type == "cuda")).read(
+        batches.order.epoch(0)[:batch]
+    )
     scaling = InputScaling.of(dataset.card)
     key = ViewKey(seed=config.sampling.seed, epoch=0, sample_ids=stored.sample_ids)
 

@@ -1,6 +1,7 @@
 """Who a process is, as its launcher's environment says it."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dinomm_train.distributed import (
     join_ranks,
     mean_over_ranks,
     most_on_a_machine,
+    part,
     pick_gpu,
     read_launch,
     require_gpus_of_their_own,
@@ -123,6 +125,26 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     assert choose_device("auto") == torch.device("cpu")
     with pytest.raises(TrainError, match="--device cpu"):
         choose_device("cuda")
+
+
+def test_fp32_is_fp32_in_a_gpu_s_convolutions_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert choose_device("auto") == torch.device("cuda", 0)
+    assert not torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("device", "is_agreed", "is_timed"),
+    [("cpu", True, False), ("cpu", False, False), ("cuda", True, False), ("cuda", False, True)],
+)
+def test_a_rank_that_leaves_others_behind_on_gpus_waits_for_them_a_minute_at_most(
+    device: str, is_agreed: bool, is_timed: bool
+) -> None:
+    part(torch.device(device), is_agreed=is_agreed)
+    assert bool(signal.alarm(0)) == is_timed
 
 
 @pytest.mark.parametrize(("local_rank", "visible", "number"), [(0, 4, 0), (3, 4, 3), (0, 1, 0)])
