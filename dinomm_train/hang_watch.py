@@ -19,6 +19,9 @@ from dinomm_train.errors import TrainError
 from dinomm_train.rendezvous import connect_store
 from dinomm_train.stop_request import StoppedEarly
 
+READING = "reading"
+"""What waits for shards begins with this word where it says what it does."""
+
 _SILENCE_S = 60.0
 _ANSWER = timedelta(seconds=10)
 """How long the store that ranks share may take for an answer."""
@@ -64,6 +67,11 @@ class HangWatch:
         self._doing = doing
         self._is_steady |= is_steady
         self._marks += 1
+
+    def note_shards(self) -> None:
+        """Note that bytes of shards have come, while they are what the run waits for."""
+        if self._doing.startswith(READING):
+            self._marks += 1
 
     def start(self) -> None:
         """Begin to give signs of life and to look at the others'."""

@@ -17,7 +17,7 @@ from dinomm_train.data.sensor_drop import warn_of_everyday_fill
 from dinomm_train.data.stream import StoredBatch
 from dinomm_train.data.training_stream import write_record
 from dinomm_train.flops import measure_utilization
-from dinomm_train.hang_watch import HangWatch
+from dinomm_train.hang_watch import READING, HangWatch
 from dinomm_train.health.watch import HealthWatch
 from dinomm_train.learner import Learner
 from dinomm_train.requeue import withdraw_requeue
@@ -41,6 +41,7 @@ class TrainLoop:
         self.config, self.ranks = step_input.config, step_input.ranks
         self.run = run
         self.watch = watch
+        self.dataset.store.on_progress = watch.note_shards
         self.agreement = Agreement(self.ranks)
         channels = len(self.dataset.card.channels)
         self.learner = Learner(self.config, self.ranks, channels=channels)
@@ -176,7 +177,7 @@ class TrainLoop:
 
     def _train_step(self, batches: Iterator[StoredBatch], report: RunReport | None) -> None:
         # From its second step on an invocation runs steadily: all is opened and compiled.
-        self.watch.mark(f"reading the batch of step {self.step}")
+        self.watch.mark(f"{READING} the batch of step {self.step}")
         start_s = time.perf_counter()
         batch = next(batches)
         waited_s = time.perf_counter() - start_s

@@ -31,6 +31,19 @@ with watch_for_hangs(Ranks(rank=0, world=1, device=torch.device("cpu")), 0.5) as
 """
 
 
+FETCHING = """
+import logging, sys, time, torch
+from dinomm_train.distributed import Ranks
+from dinomm_train.hang_watch import watch_for_hangs
+logging.basicConfig(format="%(message)s")
+with watch_for_hangs(Ranks(rank=0, world=1, device=torch.device("cpu")), 1.0) as watch:
+    watch.mark(sys.argv[1], is_steady=True)
+    for shard in range(40):
+        watch.note_shards()
+        time.sleep(0.1)
+"""
+
+
 def test_a_process_that_stands_still_ends_with_a_word_on_where() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", HANGING],
@@ -64,6 +77,16 @@ def test_what_goes_on_or_is_not_watched_is_left_alone() -> None:
             time.sleep(0.1)
     with watch_for_hangs(ALONE, 0.0) as watch:
         watch.mark("working", is_steady=True)
+
+
+@pytest.mark.parametrize(("doing", "code"), [("reading the batch of step 3", 0), ("in step 3", 1)])
+def test_shards_that_come_count_as_progress_where_they_are_waited_for(
+    doing: str, code: int
+) -> None:
+    script = [sys.executable, "-c", FETCHING, doing]
+    ended = subprocess.run(script, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == code, ended.stderr
+    assert ("no progress for" in ended.stderr) == bool(code)
 
 
 def test_errors_pass_through_as_they_are() -> None:
