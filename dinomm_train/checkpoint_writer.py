@@ -139,7 +139,7 @@ class HostCopies:
     def take(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """The same nested dictionaries and lists; tensors hold what they held at this moment."""
         copy = {name: self._copy(value, (name,)) for name, value in state.items()}
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.current_stream().synchronize()
         return copy
 

@@ -150,9 +150,8 @@ def _measure(
     forget_shards(split)
     disk, steps = read_rate(batches, seconds)
     reader, _ = read_rate(batches, seconds, most_steps=steps)
-    stored = ShardReader(split, BatchMemory(pinned=device.type == "cuda")).read(
-        batches.order.epoch(0)[:batch]
-    )
+    memory = BatchMemory(pinned=device.type == "cuda")
+    stored = ShardReader(split, memory).read(batches.order.epoch(0)[:batch])
     scaling = InputScaling.of(dataset.card)
     key = ViewKey(seed=config.sampling.seed, epoch=0, sample_ids=stored.sample_ids)
 

@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +23,11 @@ from dinomm_train.config import (
     ScheduleConfig,
     ViewConfig,
 )
+from dinomm_train.data.download import ExpectedFile, Source
 from dinomm_train.data.location import open_dataset
 from dinomm_train.data.storage_options import RetryConfig, StorageOptions
 from dinomm_train.errors import TrainError
+from dinomm_train.hang_watch import HangWatch
 from dinomm_train.metrics import read_metrics
 from dinomm_train.stop_request import StopRequest
 from dinomm_train.trainer import LaunchOptions, pretrain
@@ -74,6 +77,24 @@ def bucket(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with serve_bucket(folder) as url:
         find_at(url, monkeypatch)
         yield ADDRESS
+
+
+def test_the_watch_over_a_run_hears_of_shards_that_it_waits_for(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[HangWatch] = []
+    fetch = Source.fetch
+
+    def slow_fetch(
+        source: Source, file: ExpectedFile, path: Path, *is_wanted: Callable[[], bool]
+    ) -> None:
+        time.sleep(0.3)
+        fetch(source, file, path, *is_wanted)
+
+    monkeypatch.setattr(Source, "fetch", slow_fetch)
+    monkeypatch.setattr(HangWatch, "note_shards", lambda watch: heard.append(watch))
+    train(bucket, tmp_path / "run", StorageOptions(cache_dir=tmp_path / "cache", retry=QUICK))
+    assert heard
 
 
 def test_a_run_from_s3_learns_what_one_from_the_folder_does(

@@ -136,15 +136,12 @@ def test_fp32_is_fp32_in_a_gpu_s_convolutions_too(monkeypatch: pytest.MonkeyPatc
     assert not torch.backends.cudnn.allow_tf32
 
 
-@pytest.mark.parametrize(
-    ("device", "is_agreed", "is_timed"),
-    [("cpu", True, False), ("cpu", False, False), ("cuda", True, False), ("cuda", False, True)],
-)
-def test_a_rank_that_leaves_others_behind_on_gpus_waits_for_them_a_minute_at_most(
-    device: str, is_agreed: bool, is_timed: bool
-) -> None:
-    part(torch.device(device), is_agreed=is_agreed)
-    assert bool(signal.alarm(0)) == is_timed
+def test_a_rank_that_leaves_others_behind_on_gpus_waits_for_them_a_minute_at_most() -> None:
+    part(torch.device("cuda"), is_agreed=False)
+    assert 50 <= signal.alarm(0) <= 60
+    for device, is_agreed in (("cuda", True), ("cpu", True), ("cpu", False)):
+        part(torch.device(device), is_agreed=is_agreed)
+        assert signal.alarm(0) == 0
 
 
 @pytest.mark.parametrize(("local_rank", "visible", "number"), [(0, 4, 0), (3, 4, 3), (0, 1, 0)])
