@@ -91,8 +91,11 @@ def test_the_watch_over_a_run_hears_of_shards_that_it_waits_for(
         time.sleep(0.3)
         fetch(source, file, path, *is_wanted)
 
+    def note_shards(watch: HangWatch) -> None:
+        heard.append(watch)
+
     monkeypatch.setattr(Source, "fetch", slow_fetch)
-    monkeypatch.setattr(HangWatch, "note_shards", lambda watch: heard.append(watch))
+    monkeypatch.setattr(HangWatch, "note_shards", note_shards)
     train(bucket, tmp_path / "run", StorageOptions(cache_dir=tmp_path / "cache", retry=QUICK))
     assert heard
 
