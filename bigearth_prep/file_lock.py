@@ -12,6 +12,9 @@ from bigearth_prep.errors import PrepError
 
 log = logging.getLogger(__name__)
 
+_TRIES = 20
+"""More than processes that remove the file in turn; some mounts never agree on which one it is."""
+
 
 @contextmanager
 def hold_lock(path: Path, refusal: str) -> Iterator[None]:
@@ -30,28 +33,41 @@ def hold_lock(path: Path, refusal: str) -> Iterator[None]:
 
 
 def _open_locked(path: Path, refusal: str) -> TextIO:
-    while True:
-        try:
-            stream = path.open("w")
-        except OSError as error:
-            raise PrepError(
-                f"{path.parent} cannot be written to ({error.strerror}); choose another folder"
-            ) from error
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            stream.close()
-            raise PrepError(refusal) from error
-        except OSError:
-            log.warning("%s cannot be locked; make sure no other process works there", path)
-            return stream
+    for _ in range(_TRIES):
+        stream = _open(path)
+        if not _takes_lock(stream, refusal):
+            break
         if _is_at(stream, path):
             return stream
         stream.close()  # its holder has removed it meanwhile: what is locked keeps nobody out
+    else:
+        stream = _open(path)
+    log.warning("%s cannot be locked; make sure no other process works there", path)
+    return stream
+
+
+def _open(path: Path) -> TextIO:
+    try:
+        return path.open("w")
+    except OSError as error:
+        raise PrepError(
+            f"{path.parent} cannot be written to ({error.strerror}); choose another folder"
+        ) from error
+
+
+def _takes_lock(stream: TextIO, refusal: str) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        stream.close()
+        raise PrepError(refusal) from error
+    except OSError:
+        return False
+    return True
 
 
 def _is_at(stream: TextIO, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())
-    except FileNotFoundError:
+    except OSError:
         return False

@@ -3,11 +3,12 @@
 import logging
 import queue
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-_LAST_S = 30.0
-"""How long the end of a run waits for rows that a tracker has not yet taken."""
+_LAST_S = 20.0
+"""How long the end of a run waits for rows that trackers have not yet taken."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +31,9 @@ class BackgroundCurves:
     step, each row would stop all ranks for as long as a hang is allowed to last.
     """
 
-    def __init__(self, name: str, curves: Curves, *, last_s: float = _LAST_S) -> None:
+    def __init__(self, name: str, curves: Curves) -> None:
         self._name = name
         self._curves = curves
-        self._last_s = last_s
         self._rows: queue.SimpleQueue[tuple[int, Mapping[str, int | float]] | None] = (
             queue.SimpleQueue()
         )
@@ -45,16 +45,18 @@ class BackgroundCurves:
         """Take one row, and return at once."""
         self._rows.put((step, dict(values)))
 
-    def close(self) -> None:
-        """Return when all rows have been handed over or given up, or after a while."""
+    def end(self) -> None:
+        """Expect no further row."""
         self._rows.put(None)
-        self._thread.join(self._last_s)
+
+    def wait(self, until_s: float) -> None:
+        """Return when all rows have been handed over or given up, or at this time."""
+        self._thread.join(max(until_s - time.monotonic(), 0.0))
         if self._thread.is_alive():
             _log.warning(
-                "%s has not taken all rows after %g s more; metrics.jsonl and health.jsonl hold "
-                "every row",
+                "%s has not taken all rows by the end; metrics.jsonl and health.jsonl hold every "
+                "row",
                 self._name,
-                self._last_s,
             )
 
     def _hand_over(self) -> None:
@@ -86,6 +88,15 @@ class BackgroundCurves:
         if self._is_failing:
             _log.warning("%s takes rows again, from that of step %d on", self._name, step)
         self._is_failing = False
+
+
+def end_all(curves: Sequence[BackgroundCurves], *, last_s: float = _LAST_S) -> None:
+    """Return when all trackers have all rows, or after a while."""
+    for one in curves:
+        one.end()
+    until_s = time.monotonic() + last_s
+    for one in curves:
+        one.wait(until_s)
 
 
 def in_one_line(error: Exception) -> str:

@@ -117,8 +117,11 @@ class CheckpointWriter:
 
 
 def disk_fault(folder: Path, error: Exception) -> str:
-    """What went wrong with a write, and what is free there."""
-    free = shutil.disk_usage(folder).free
+    """What went wrong with a write, and what is free there if that can be told."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return first_line(error)
     return (
         f"{first_line(error)}; {free:,} bytes are free, unless a quota on bytes or on files "
         "leaves less"

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from dinomm_train.config import DeviceChoice
-from dinomm_train.errors import TrainError
+from dinomm_train.errors import TrainError, first_line
 from dinomm_train.rendezvous import NAME_INTERFACE, Launch, call_heeding_signals, meet
 from dinomm_train.stop_request import StoppedEarly, StopRequest
 
@@ -27,8 +27,10 @@ Said = TypeVar("Said")
 _FIRST_PORT, _PORTS = 20_000, 40_000
 
 _COLLECTIVE_LIMIT = timedelta(hours=2)
-_PARTING_S = 60
 """For the day that the watch over ranks (`hang_watch`) is turned off: it ends a run in minutes."""
+
+_PARTING_S = 60
+"""How long a rank that failed may take to leave the others on GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,7 +163,7 @@ def _connect(ranks: Ranks, store: Store, stop: StopRequest) -> None:
     except (RuntimeError, ValueError, TimeoutError) as error:
         raise TrainError(
             f"rank {ranks.rank} has met the others, but cannot exchange with them "
-            f"({str(error).splitlines()[0]}); {NAME_INTERFACE}"
+            f"({first_line(error)}); {NAME_INTERFACE}"
         ) from error
 
 
@@ -176,9 +178,8 @@ def _open_group(ranks: Ranks, store: Store) -> None:
         world_size=ranks.world,
         timeout=_COLLECTIVE_LIMIT,
     )
-    if is_on_gpu:
-        uuid = str(torch.cuda.get_device_properties(ranks.device).uuid)
-        require_gpus_of_their_own(gather_objects(uuid, ranks))
+    uuid = str(torch.cuda.get_device_properties(ranks.device).uuid) if is_on_gpu else ""
+    require_gpus_of_their_own(gather_objects(uuid, ranks))
 
 
 def choose_device(choice: DeviceChoice, *, local_rank: int = 0) -> torch.device:
@@ -215,12 +216,21 @@ def pick_gpu(local_rank: int, visible: int) -> int:
 
 
 def require_gpus_of_their_own(uuids: Sequence[str]) -> None:
-    """Return nothing where no two ranks, in whose order the GPUs are named, have the same one.
+    """Return nothing where each rank, in whose order they are named, has a GPU of its own.
+
+    Or where none has any, and all names are empty.
 
     Raises:
-        TrainError: two have; on every rank.
+        TrainError: two have the same, or some none; on every rank.
     """
+    if not any(uuids):
+        return
     for rank, uuid in enumerate(uuids):
+        if not uuid:
+            raise TrainError(
+                f"rank {rank} finds no GPU and would compute on a CPU, while others have one; see "
+                "what nvidia-smi says on its machine, or give all --device cpu"
+            )
         if (other := uuids.index(uuid)) < rank:
             raise TrainError(
                 f"ranks {other} and {rank} have the same GPU, {uuid}; start at most one process "

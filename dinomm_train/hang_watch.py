@@ -15,7 +15,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 
 from dinomm_train.census import Census, Sign, Verdict
 from dinomm_train.distributed import Ranks, read_launch
-from dinomm_train.errors import TrainError
+from dinomm_train.errors import TrainError, first_line
 from dinomm_train.rendezvous import connect_store
 from dinomm_train.stop_request import StoppedEarly
 
@@ -49,7 +49,8 @@ class HangWatch:
         self._census = Census(silence_s=min(_SILENCE_S, limit_s), limit_s=limit_s)
         self._host = socket.gethostname()
         self._beat = self._marks = 0
-        self._doing = "starting"
+        self.doing = "starting"
+        """What the run does since its last mark, in words."""
         self._is_steady = False
         self._end: str | None = None
         self._is_asked = False
@@ -64,13 +65,13 @@ class HangWatch:
 
     def mark(self, doing: str, *, is_steady: bool = False) -> None:
         """Note that the run has got on, and what it does now."""
-        self._doing = doing
+        self.doing = doing
         self._is_steady |= is_steady
         self._marks += 1
 
     def note_shards(self) -> None:
         """Note that bytes of shards have come, while they are what the run waits for."""
-        if self._doing.startswith(READING):
+        if self.doing.startswith(READING):
             self._marks += 1
 
     def start(self) -> None:
@@ -100,7 +101,7 @@ class HangWatch:
         try:
             verdict = self._answers.get(timeout=_ANSWER.total_seconds() + 10 * self._tick_s)
         except queue.Empty:
-            return f"the connection between ranks broke ({str(error).splitlines()[0]})"
+            return f"the connection between ranks broke ({first_line(error)})"
         return verdict.message
 
     def _run(self) -> None:
@@ -166,7 +167,7 @@ class HangWatch:
         own = Sign(
             beat=self._beat,
             marks=self._marks,
-            doing=self._doing,
+            doing=self.doing,
             host=self._host,
             is_steady=self._is_steady,
             end=self._end,
@@ -218,9 +219,11 @@ def _start_watch(ranks: Ranks, limit_s: float) -> HangWatch:
         if limit_s:
             watch.start()
     except RuntimeError as error:
+        if ranks.world == 1:
+            raise
         raise TrainError(
             f"rank {ranks.rank}: rank 0, or the launcher that holds the ranks together, does not "
-            f"answer any more ({str(error).splitlines()[0]}); look for its messages, and start all "
+            f"answer any more ({first_line(error)}); look for its messages, and start all "
             "again"
         ) from error
     return watch

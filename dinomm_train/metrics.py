@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bigearth_prep.whole_file import write_text
-from dinomm_train.background_curves import Curves
+from dinomm_train.background_curves import BackgroundCurves
 from dinomm_train.config import RunConfig
 from dinomm_train.errors import TrainError
 from dinomm_train.trackers import open_trackers
@@ -19,7 +19,7 @@ HEALTH_LINES = "health.jsonl"
 class MetricsWriter:
     """Writes rows of named numbers under one run folder; the lines of JSON are the record."""
 
-    def __init__(self, run: Path, trackers: Sequence[Curves]) -> None:
+    def __init__(self, run: Path, trackers: Sequence[BackgroundCurves]) -> None:
         self._run = run
         self._trackers = trackers
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
-from dinomm_train.errors import TrainError
+from dinomm_train.errors import TrainError, first_line
 from dinomm_train.stop_request import StoppedEarly, StopRequest
 
 START_LIMIT = timedelta(minutes=10)
@@ -107,7 +107,7 @@ def _connect(launch: Launch, patience: _Patience) -> Store:
     except (RuntimeError, ValueError, TimeoutError) as error:
         raise TrainError(
             f"rank {launch.rank} cannot meet the others at {launch.address}:{launch.port} "
-            f"({str(error).splitlines()[0]}); check that MASTER_ADDR is known on every node and "
+            f"({first_line(error)}); check that MASTER_ADDR is known on every node and "
             "that MASTER_PORT is free"
         ) from error
 

@@ -44,19 +44,23 @@ def find_same_checkpoint(run: Path, ranks: Ranks) -> Checkpoint | None:
     """The run's newest whole checkpoint, the same on all ranks; None where there is none.
 
     Raises:
-        TrainError: ranks find different ones, also after a minute; on every rank. Or there were
-            checkpoints, but none of them is whole.
+        TrainError: ranks find different ones, also after a minute, or all find that none is whole;
+            on every rank.
     """
     names: list[str] = []
     for look in range(_LOOKS):
         if look:
             # A node may see for a while what a shared file system was before the last save.
-            _log.info("the ranks see different checkpoints in %s; looking again", run)
+            if ranks.is_first:
+                _log.info("the ranks see different checkpoints in %s; looking again", run)
             time.sleep(_LOOK_AGAIN_S)
-        stored = find_checkpoint(run)
-        names = gather_objects(_name_state(stored), ranks)
+        found = _look_for_checkpoint(run)
+        names = gather_objects(_name_found(found), ranks)
         if len(set(names)) == 1:
-            return stored
+            if isinstance(found, TrainError):
+                raise found
+            return found
+        del found  # two states would be in memory at the next look
     rank = next(rank for rank, name in enumerate(names) if name != names[0])
     raise TrainError(
         f"the ranks found different checkpoints in {run}: rank 0 {names[0]}, rank {rank} "
@@ -64,12 +68,21 @@ def find_same_checkpoint(run: Path, ranks: Ranks) -> Checkpoint | None:
     )
 
 
-def _name_state(stored: Checkpoint | None) -> str:
-    if stored is None:
+def _look_for_checkpoint(run: Path) -> Checkpoint | TrainError | None:
+    try:
+        return find_checkpoint(run)
+    except TrainError as error:  # so may be what a node sees for a while
+        return error
+
+
+def _name_found(found: Checkpoint | TrainError | None) -> str:
+    if found is None:
         return "none"
+    if isinstance(found, TrainError):
+        return f"none that is whole ({found})"
     # The centre follows from all that was learnt, and is small.
-    centre = stored.loss["centre"].numpy().tobytes()
-    return f"step {stored.step} ({xxhash.xxh3_64_hexdigest(centre)})"
+    centre = found.loss["centre"].numpy().tobytes()
+    return f"step {found.step} ({xxhash.xxh3_64_hexdigest(centre)})"
 
 
 def require_same_run(

@@ -4,7 +4,7 @@ import importlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +12,7 @@ import xxhash
 from torch.utils.tensorboard import SummaryWriter
 
 from bigearth_prep.whole_file import write_text
-from dinomm_train.background_curves import BackgroundCurves, Curves, in_one_line
+from dinomm_train.background_curves import BackgroundCurves, Curves, end_all, in_one_line
 from dinomm_train.config import RunConfig, Tracker
 from dinomm_train.config_text import config_leaves
 from dinomm_train.errors import TrainError
@@ -28,19 +28,21 @@ _MOST_MLFLOW_PARAMETERS = 100
 
 
 @contextmanager
-def open_trackers(run: Path, config: RunConfig, *, steps_done: int) -> Iterator[list[Curves]]:
+def open_trackers(
+    run: Path, config: RunConfig, *, steps_done: int
+) -> Iterator[list[BackgroundCurves]]:
     """The run's trackers, going on after the steps already done; once open, none raises an error.
 
     Raises:
         TrainError: a tracker's package is not installed, or it cannot be opened.
     """
-    with ExitStack() as stack:
-        opened: list[Curves] = []
+    opened: list[BackgroundCurves] = []
+    try:
         for name in config.output.trackers:
-            curves = BackgroundCurves(name, _open(name, run, config, steps_done))
-            stack.callback(curves.close)
-            opened.append(curves)
+            opened.append(BackgroundCurves(name, _open(name, run, config, steps_done)))  # noqa: PERF401
         yield opened
+    finally:
+        end_all(opened)
 
 
 def _open(name: Tracker, run: Path, config: RunConfig, steps_done: int) -> Curves:

@@ -77,6 +77,8 @@ class TrainLoop:
         """Do the steps that are left, or `max_steps` of them, or those until a signal."""
         left = self.total_steps - self.step
         if not left:
+            if self.ranks.is_first:
+                withdraw_requeue(self.run)
             _log.info("%s is finished: all %d steps are done", self.run, self.total_steps)
             return
         self._last = self.step + min(left, max_steps or left)
@@ -96,6 +98,7 @@ class TrainLoop:
             self.watch.mark(f"writing the checkpoint of step {self.step}")
             writer.wait()
             self.agreement.settle(0)  # none runs into the end of the job alone
+            self.watch.mark("handing the last rows to the trackers")
         if self.stopped_by:
             name = signal.Signals(self.stopped_by).name
             _log.warning("%s: stopped after step %d of %d", name, self.step, self.total_steps)
@@ -103,7 +106,7 @@ class TrainLoop:
     def _after_step(
         self, stop: StopRequest, writer: CheckpointWriter, report: RunReport | None
     ) -> None:
-        self._stop_if_lost(report)
+        self._stop_if_lost()
         is_last = self.step == self._last
         # Only what all ranks agreed on decides: a signal that comes later than this line is one
         # that the other ranks know nothing of.
@@ -119,19 +122,21 @@ class TrainLoop:
 
     def _look_at_health(self, stop: StopRequest, report: RunReport | None) -> int:
         """The signal on which all ranks agreed to stop meanwhile; zero where there was none."""
+        looking = f"{READING} and looking at held-out patches after step {self.step}"
 
         def must_stop() -> bool:
-            self.watch.mark(f"looking at held-out patches after step {self.step}")
+            self.watch.mark(looking)
             self.stopped_by = self.agreement.settle(stop.signal_number)
             return bool(self.stopped_by)
 
+        self.watch.mark(looking)
         row = self.health.look(self.step, must_stop)
         if row and report is not None:
             report.add_health(self.step, row)
             self.health.report(self.step, row)
         return self.stopped_by
 
-    def _stop_if_lost(self, report: RunReport | None) -> None:
+    def _stop_if_lost(self) -> None:
         """End the run where too many steps in a row were skipped; looked at when rows are due.
 
         Only a streak that still goes on: skipped steps move nothing, so that the state before it is
@@ -142,8 +147,6 @@ class TrainLoop:
             return
         if int(self.learner.skipped_in_row) < self.config.optim.stop_after_skipped:
             return
-        if report is not None:
-            report.write_row()
         before = self._checkpoint(self.step - 1)
         stop_for_skips(self.run, before, self.input, self._mark_capsule)
 

@@ -5,8 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 from bigearth_prep.card import ShardCard
@@ -19,7 +18,8 @@ PATIENCE_S = 240.0
 """Longer than a source may take to fail, and shorter than a run may stand still by default."""
 
 _FETCHING_THREADS = 4
-_LOOK_S = 60.0
+_LOOK_S = 5.0
+_WARN_EVERY_S = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -63,13 +63,12 @@ class CachedShards:
         """
         with self._lock:
             expected = self._expected.get(shard.name)
-        if expected is None:
+        if expected is not None:
+            return self._wait_for(expected, shard)
+        if self.holds(shard):
             return self.cache.get(_file_of(shard))
-        if expected.done():
-            return expected.result()
-        found = self._wait_for(expected, shard)
-        self.on_progress()
-        return found
+        with self._fetch_now(shard) as fetch:
+            return self._wait_for(fetch, shard)
 
     @contextmanager
     def expect(self, uses: ShardUses) -> Iterator[Callable[[int], None]]:
@@ -105,6 +104,18 @@ class CachedShards:
             with self._lock:
                 self._expected = {}
 
+    @contextmanager
+    def _fetch_now(self, shard: ShardCard) -> Iterator[Future[ShardFile]]:
+        """A shard that no plan expects on its way, until it is there or the block ends."""
+        is_given_up = threading.Event()
+        with ThreadPoolExecutor(1, thread_name_prefix="fetch-now") as pool:
+            try:
+                yield pool.submit(
+                    self.cache.get, _file_of(shard), is_wanted=lambda: not is_given_up.is_set()
+                )
+            finally:
+                is_given_up.set()
+
     def _fetch_in_turn(self, turns: "_Turns", number: int, shard: ShardCard) -> ShardFile:
         # One that is needed later must take no room, nor keep its own, before one needed earlier.
         turns.wait_for(number)
@@ -119,16 +130,16 @@ class CachedShards:
             turns.pass_on(number)
 
     def _wait_for(self, expected: Future[ShardFile], shard: ShardCard) -> ShardFile:
+        if not expected.done():
+            self._look_until_done(expected, shard)
+            self.on_progress()
+        return expected.result()
+
+    def _look_until_done(self, expected: Future[ShardFile], shard: ShardCard) -> None:
         look_s = min(_LOOK_S, self._patience_s)
-        start_s = last_s = time.monotonic()
+        start_s = last_s = warned_s = time.monotonic()
         here = self.cache.bytes_here()
-        while True:
-            try:
-                return expected.result(timeout=look_s)
-            except FutureTimeoutError:
-                # It may have come just after, or failed with a timeout of its own.
-                if expected.done():
-                    return expected.result()
+        while not wait([expected], timeout=look_s).done:
             self._raise_what_failed()
             now_s = time.monotonic()
             if (came := self.cache.bytes_here()) != here:
@@ -141,7 +152,9 @@ class CachedShards:
                     f"{self.cache.folder.parent} is full of shards that other processes read; "
                     "raise --cache-gb, or lower sampling.block_shards"
                 )
-            _log.warning("still waiting for shard %s after %.0f s", shard.name, now_s - start_s)
+            if now_s - warned_s >= _WARN_EVERY_S:
+                warned_s = now_s
+                _log.warning("still waiting for shard %s after %.0f s", shard.name, now_s - start_s)
 
     def _raise_what_failed(self) -> None:
         """Return where no shard has failed; another's turn may come long after that."""

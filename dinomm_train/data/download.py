@@ -5,8 +5,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -223,17 +222,12 @@ class _Watch(Callback):  # type: ignore[misc] # fsspec is untyped
 def _await(
     transfer: Future[None], watch: _Watch, is_wanted: Callable[[], bool], stall_s: float
 ) -> None:
-    while True:
-        try:
-            return transfer.result(timeout=_POLL_S)
-        except FutureTimeoutError:
-            # It may have ended just after, or with a timeout of its own.
-            if transfer.done():
-                return transfer.result()
+    while not wait([transfer], timeout=_POLL_S).done:
         if not is_wanted():
             raise FetchStopped
         if time.monotonic() - watch.last_s > stall_s:
             raise TimeoutError(f"no byte came for {stall_s:g} s")
+    transfer.result()
 
 
 def _pause(seconds: float, is_wanted: Callable[[], bool]) -> None:

@@ -102,7 +102,11 @@ class ShardCache:
         return path.is_file() and path.stat().st_size == file.bytes
 
     def bytes_here(self) -> int:
-        """Bytes of the dataset's shards that have come, of those too that are on their way."""
+        """Bytes of the dataset's shards that have come, of those too that are on their way.
+
+        A look at which they have changed is one at which some came, went to make room, or began
+        anew.
+        """
         total = 0
         for path in self.folder.rglob("*.tar*"):
             with suppress(FileNotFoundError):

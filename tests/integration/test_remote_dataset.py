@@ -50,7 +50,8 @@ QUICK = RetryConfig(attempts=4, pause_s=0.05, stall_s=2.0)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_dataset(tmp_path_factory.mktemp("shards"), samples={"train": 48}, size_px=16)
+    samples = {"train": 48, "validation": 8}
+    return make_dataset(tmp_path_factory.mktemp("shards"), samples=samples, size_px=16)
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +61,12 @@ def expected(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def train(dataset: str | Path, run: Path, storage: StorageOptions) -> None:
+def train(
+    dataset: str | Path, run: Path, storage: StorageOptions, config: RunConfig = CONFIG
+) -> None:
     options = LaunchOptions(device="cpu", threads=1, storage=storage)
     with StopRequest() as stop:
-        assert pretrain(dataset, run, CONFIG, options, stop).is_finished
+        assert pretrain(dataset, run, config, options, stop).is_finished
 
 
 def assert_same_weights(run: Path, other: Path) -> None:
@@ -82,7 +85,7 @@ def bucket(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_the_watch_over_a_run_hears_of_shards_that_it_waits_for(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard: list[HangWatch] = []
+    waiting_for: list[str] = []
     fetch = Source.fetch
 
     def slow_fetch(
@@ -92,12 +95,14 @@ def test_the_watch_over_a_run_hears_of_shards_that_it_waits_for(
         fetch(source, file, path, *is_wanted)
 
     def note_shards(watch: HangWatch) -> None:
-        heard.append(watch)
+        waiting_for.append(watch.doing)
 
     monkeypatch.setattr(Source, "fetch", slow_fetch)
     monkeypatch.setattr(HangWatch, "note_shards", note_shards)
-    train(bucket, tmp_path / "run", StorageOptions(cache_dir=tmp_path / "cache", retry=QUICK))
-    assert heard
+    storage = StorageOptions(cache_dir=tmp_path / "cache", retry=QUICK)
+    train(bucket, tmp_path / "run", storage, replace(CONFIG, health=HealthConfig(every_steps=6)))
+    assert "reading the batch of step 0" in waiting_for
+    assert "reading and looking at held-out patches after step 6" in waiting_for
 
 
 def test_a_run_from_s3_learns_what_one_from_the_folder_does(

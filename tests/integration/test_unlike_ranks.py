@@ -1,5 +1,6 @@
 """Ranks that would not learn the same are refused before the first step."""
 
+import logging
 import os
 import re
 import shutil
@@ -84,7 +85,28 @@ def test_ranks_that_keep_finding_different_checkpoints_are_refused(
         assert re.search(differ, process.errors.read_text())
 
 
+def test_a_node_that_sees_an_old_list_and_new_files_is_waited_for_too(
+    forks: Forks, dataset: Path, runs: list[Path]
+) -> None:
+    run_here(dataset, runs[0], max_steps=1)
+    shutil.copytree(runs[0], runs[1])
+    stored = next((runs[1] / "checkpoints").glob("*.pt"))
+    stored.rename(runs[1] / stored.name)
+    first, second = (
+        forks.call(look_twice, place | {"RUN_SEEN": str(run)})
+        for run, place in zip(runs, places(2), strict=True)
+    )
+    second.wait()
+    assert re.search(
+        r"rank 0 step 1 \(\w+\), rank 1 none that is whole \(none of the 1 checkpoints in",
+        second.errors.read_text(),
+    )
+    first.wait()
+    assert "looking again" in first.errors.read_text()
+
+
 def look_twice() -> None:
+    logging.basicConfig(level=logging.INFO)
     resume._LOOKS, resume._LOOK_AGAIN_S = 2, 0.0
     with join_ranks("cpu") as ranks:
         resume.find_same_checkpoint(Path(os.environ["RUN_SEEN"]), ranks)

@@ -65,3 +65,12 @@ def test_a_folder_that_takes_no_file_is_named(tmp_path: Path) -> None:
         hold_lock(tmp_path / "nowhere" / ".lock", "wait"),
     ):
         pass
+
+
+def test_a_mount_on_which_no_file_stays_the_same_is_taken_on_trust_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("os.path.samestat", lambda *_: False)
+    with hold_lock(tmp_path / ".lock", "wait"):
+        pass
+    assert "cannot be locked; make sure no other process works there" in caplog.text

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dinomm_train.background_curves import BackgroundCurves
+from dinomm_train.background_curves import BackgroundCurves, end_all
 
 
 @dataclass
@@ -45,7 +45,7 @@ def test_rows_arrive_in_order_before_the_tracker_is_closed(
     background = BackgroundCurves("mlflow", curves)
     for step in range(50):
         background.write(step, {"loss": 1.0})
-    background.close()
+    end_all([background])
     assert (curves.rows, curves.is_closed) == (list(range(50)), True)
     assert warnings_of(caplog) == []
 
@@ -57,7 +57,7 @@ def test_an_outage_is_warned_of_once_by_name_and_once_more_when_it_is_over(
     background = BackgroundCurves("mlflow", curves)
     for step in (10, 20, 30, 40, 50):
         background.write(step, {"loss": 1.0})
-    background.close()
+    end_all([background])
     assert (curves.rows, curves.is_closed) == ([10, 40], True)
     first, over, second = warnings_of(caplog)
     assert first.startswith(
@@ -72,7 +72,7 @@ def test_a_tracker_that_fails_at_its_end_is_only_warned_of(
 ) -> None:
     curves = FakeCurves()
     monkeypatch.setattr(curves, "close", lambda: fail_at(0)(0))
-    BackgroundCurves("wandb", curves).close()
+    end_all([BackgroundCurves("wandb", curves)])
     assert "wandb has not taken the end of the run" in warnings_of(caplog)[0]
 
 
@@ -81,9 +81,9 @@ def test_a_tracker_that_answers_nothing_holds_up_neither_steps_nor_the_end_for_e
 ) -> None:
     answer = threading.Event()
     curves = FakeCurves(lambda _: answer.wait(20))
-    background = BackgroundCurves("mlflow", curves, last_s=0.0)
+    background = BackgroundCurves("mlflow", curves)
     background.write(10, {"loss": 1.0})
-    background.close()
+    end_all([background], last_s=0.0)
     assert curves.rows == []
-    assert "mlflow has not taken all rows after 0 s more" in warnings_of(caplog)[0]
+    assert "mlflow has not taken all rows by the end" in warnings_of(caplog)[0]
     answer.set()

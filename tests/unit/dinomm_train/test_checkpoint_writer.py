@@ -1,6 +1,7 @@
 """Checkpoints are written beside the steps: what was saved, one at a time, errors heard."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -102,6 +103,20 @@ def test_an_error_of_the_thread_is_heard_by_the_next_save_and_at_the_end(
         writer.save(replace(sample, step=2))
     with pytest.raises(TrainError, match=message), writer:
         writer.save(sample)
+
+
+def test_a_mount_that_is_gone_is_said_in_one_message_too(
+    sample: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> Path:
+        raise OSError("Stale file handle")
+
+    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", fail)
+    monkeypatch.setattr(shutil, "disk_usage", fail)
+    writer = CheckpointWriter(tmp_path, OutputConfig(), unwatched)
+    writer.save(sample)
+    with pytest.raises(TrainError, match=r"could not be written to .* \(Stale file handle\); make"):
+        writer.wait()
 
 
 def test_an_error_of_the_loop_is_not_hidden_by_one_of_the_thread(

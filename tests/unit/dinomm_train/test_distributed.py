@@ -163,6 +163,9 @@ def test_more_processes_than_the_gpus_that_each_sees_are_refused() -> None:
 
 def test_ranks_that_would_share_a_gpu_are_named() -> None:
     require_gpus_of_their_own(["a", "b", "c"])
+    require_gpus_of_their_own(["", "", ""])
+    with pytest.raises(TrainError, match=r"rank 2 finds no GPU .*--device cpu"):
+        require_gpus_of_their_own(["a", "b", "", "c"])
     with pytest.raises(TrainError, match=r"ranks 1 and 3 have the same GPU, b;.*LOCAL_RANK"):
         require_gpus_of_their_own(["a", "b", "c", "b"])
 

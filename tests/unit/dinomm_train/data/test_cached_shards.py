@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -197,31 +198,26 @@ def test_who_waits_in_vain_is_told_what_may_be_wrong(
         store.open(card)
 
 
-class JustLate(Future[ShardFile]):
-    """Has come as soon as somebody has given up waiting for it."""
+class SlowShard(Future[ShardFile]):
+    """Comes after some looks; before each `+` of them, bytes of another shard have come."""
 
-    def __init__(self, shard: ShardFile) -> None:
+    def __init__(self, shard: ShardFile, other: Path, looks: str) -> None:
         super().__init__()
-        self._shard = shard
+        self._shard, self._other, self._looks = shard, other, looks
 
-    def result(self, timeout: float | None = None) -> ShardFile:
-        try:
-            return super().result(timeout=None if timeout is None else 0)
-        except TimeoutError:
+    def look(self) -> None:
+        """Let the time of one look pass."""
+        if not self._looks:
             self.set_result(self._shard)
-            raise
-
-
-def test_a_shard_that_comes_just_after_a_look_is_taken(folder: Path, tmp_path: Path) -> None:
-    card = open_dataset(folder).split("train").shards[0]
-    shard = ShardFile.open(folder / card.name)
-    store = CachedShards(ShardCache(tmp_path, "d", Source(str(folder))), spare=1)
-    store._expected[card.name] = JustLate(shard)
-    assert store.open(card) is shard
+            return
+        if self._looks[0] == "+":
+            with self._other.open("ab") as file:
+                file.write(b"more")
+        self._looks = self._looks[1:]
 
 
 class Clock:
-    """Stands in for the time module."""
+    """Stands in for the time module, and for waiting; every wait takes all of its time."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -229,29 +225,18 @@ class Clock:
     def monotonic(self) -> float:
         return self.now_s
 
-
-class SlowShard(JustLate):
-    """Comes after some looks; before each `+` of them, bytes of another shard have come."""
-
-    def __init__(self, shard: ShardFile, other: Path, clock: Clock, looks: str) -> None:
-        super().__init__(shard)
-        self._other, self._clock, self._looks = other, clock, looks
-
-    def result(self, timeout: float | None = None) -> ShardFile:
-        if not self._looks or timeout is None:
-            return super().result(timeout)
-        self._clock.now_s += timeout
-        if self._looks[0] == "+":
-            with self._other.open("ab") as file:
-                file.write(b"more")
-        self._looks = self._looks[1:]
-        raise TimeoutError
+    def wait(self, shards: list[SlowShard], timeout: float) -> SimpleNamespace:
+        self.now_s += timeout
+        for shard in shards:
+            shard.look()
+        return SimpleNamespace(done=[shard for shard in shards if shard.done()])
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(cached_shards, "time", clock)
+    monkeypatch.setattr(cached_shards, "wait", clock.wait)
     return clock
 
 
@@ -260,31 +245,33 @@ def waiting(folder: Path, tmp_path: Path) -> CachedShards:
     """Bears one look at which nothing has come, and not two."""
     cache = ShardCache(tmp_path / "cache", "d", Source(str(folder)))
     (cache.folder / "train").mkdir(parents=True)
-    return CachedShards(cache, spare=1, patience_s=100.0)
+    return CachedShards(cache, spare=1, patience_s=8.0)
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("name", ["shard-000007.tar", "shard-000007.tar.partial"])
 def test_who_waits_is_patient_as_long_as_other_shards_come(
-    name: str, waiting: CachedShards, clock: Clock, folder: Path
+    name: str, waiting: CachedShards, folder: Path
 ) -> None:
     card = open_dataset(folder).split("train").shards[0]
     shard = ShardFile.open(folder / card.name)
     other = waiting.cache.folder / "train" / name
     told: list[int] = []
     waiting.on_progress = lambda: told.append(waiting.cache.bytes_here())
-    waiting._expected[card.name] = SlowShard(shard, other, clock, ".+.+.++.")
+    waiting._expected[card.name] = SlowShard(shard, other, ".+.+.++.")
     assert waiting.open(card) is shard
     assert told == [4, 8, 12, 16, 16]
     waiting.open(card)
     assert len(told) == 5, "nobody waited"
-    waiting._expected[card.name] = SlowShard(shard, other, clock, "++..+")
-    with pytest.raises(TrainError, match=r"000000\.tar did not come, and .* for 120 s"):
+    waiting._expected[card.name] = SlowShard(shard, other, "++..+")
+    with pytest.raises(TrainError, match=r"000000\.tar did not come, and .* for 10 s"):
         waiting.open(card)
     assert len(told) == 5 + 2
 
 
+@pytest.mark.usefixtures("clock")
 def test_who_waits_is_told_of_another_shard_that_failed(
-    waiting: CachedShards, clock: Clock, folder: Path
+    waiting: CachedShards, folder: Path
 ) -> None:
     card = open_dataset(folder).split("train").shards[0]
     shard = ShardFile.open(folder / card.name)
@@ -292,11 +279,28 @@ def test_who_waits_is_told_of_another_shard_that_failed(
     failed.set_exception(TrainError("s3://bucket/shard-000003.tar could not be fetched"))
     other = waiting.cache.folder / "train/shard-000007.tar"
     waiting._expected = {
-        card.name: SlowShard(shard, other, clock, "+++"),
+        card.name: SlowShard(shard, other, "+++"),
         "shard-000003.tar": failed,
     }
     with pytest.raises(TrainError, match=r"000003\.tar could not be fetched"):
         waiting.open(card)
+
+
+def test_what_no_plan_expects_is_waited_for_no_longer_than_what_one_does(
+    server: UnreliableServer, folder: Path, tmp_path: Path
+) -> None:
+    card = open_dataset(folder).split("train").shards[0]
+    server.troubles[card.name] = ["stall"]
+    cache = ShardCache(tmp_path / "cache", "d", Source(server.url, RetryConfig(stall_s=60.0)))
+    store = CachedShards(cache, spare=1, patience_s=0.3)
+    with pytest.raises(TrainError, match=r"000000\.tar did not come"):
+        store.open(card)
+    server.troubles.clear()
+    told: list[str] = []
+    store.on_progress = lambda: told.append("came")
+    store.open(card).close()
+    store.open(card).close()
+    assert told == ["came"], "the second time it was there"
 
 
 def test_what_no_plan_expects_is_fetched_when_it_is_opened(

@@ -4,13 +4,12 @@ import errno
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 import xxhash
 
-from dinomm_train.data.download import ExpectedFile, FetchStopped, Source, _await, _Watch
+from dinomm_train.data.download import ExpectedFile, FetchStopped, Source
 from dinomm_train.data.storage_options import RetryConfig
 from dinomm_train.errors import TrainError
 from tests.unreliable_server import Trouble, UnreliableServer, serve
@@ -96,23 +95,6 @@ def test_a_file_that_nobody_wants_any_more_is_given_up(
             SHARD, tmp_path / "got", is_wanted=lambda: not ended.is_set()
         )
     assert time.monotonic() - start_s < 2
-
-
-class JustLate(Future[None]):
-    """Is done as soon as somebody has given up waiting for it."""
-
-    def result(self, timeout: float | None = None) -> None:
-        try:
-            return super().result(timeout=None if timeout is None else 0)
-        except TimeoutError:
-            self.set_result(None)
-            raise
-
-
-def test_a_transfer_that_ends_just_after_a_look_has_ended_well() -> None:
-    transfer = JustLate()
-    _await(transfer, _Watch(), lambda: True, stall_s=60.0)
-    assert transfer.done()
 
 
 def test_a_full_disk_is_not_the_source_s_fault(
