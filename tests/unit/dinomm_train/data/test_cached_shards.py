@@ -295,6 +295,7 @@ def test_what_no_plan_expects_is_waited_for_no_longer_than_what_one_does(
     store = CachedShards(cache, spare=1, patience_s=0.3)
     with pytest.raises(TrainError, match=r"000000\.tar did not come"):
         store.open(card)
+    assert server.served[card.name] == 1, "nobody went on fetching what nobody waits for"
     server.troubles.clear()
     told: list[str] = []
     store.on_progress = lambda: told.append("came")
