@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from bigearth_prep.card import ShardCard
@@ -139,7 +139,7 @@ class CachedShards:
         look_s = min(_LOOK_S, self._patience_s)
         start_s = last_s = warned_s = time.monotonic()
         here = self.cache.bytes_here()
-        while not wait([expected], timeout=look_s).done:
+        while not _is_done_within(expected, look_s):
             self._raise_what_failed()
             now_s = time.monotonic()
             if (came := self.cache.bytes_here()) != here:
@@ -193,6 +193,17 @@ class _Turns:
     def go_on(self) -> bool:
         """Whether the end has not come."""
         return not self._has_ended
+
+
+def _is_done_within(fetch: Future[ShardFile], seconds: float) -> bool:
+    """Whether it is, cancelled included, which `concurrent.futures.wait` does not tell in time."""
+    try:
+        fetch.exception(timeout=seconds)
+    except TimeoutError:
+        return fetch.done()
+    except CancelledError:
+        return True
+    return True
 
 
 def _close_now(fetch: Future[ShardFile]) -> None:

@@ -4,10 +4,9 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -157,9 +156,11 @@ def test_a_rank_one_step_behind_finds_what_another_has_read(
     with fast.expect(uses) as fast_read:
         fast.open(cards[0])
         fast_read(0)
-        # Time to fill the cache with shards of later steps, which the fast rank holds.
-        time.sleep(0.3)
-        assert bytes_held(tmp_path) == 3 * SHARD_BYTES
+        # Shards of later steps, which the fast rank holds, fill the cache.
+        deadline_s = time.monotonic() + 30
+        while bytes_held(tmp_path) != 3 * SHARD_BYTES:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
         with slow.expect(uses) as slow_read:
             slow.open(cards[0])
             slow_read(0)
@@ -182,6 +183,23 @@ def test_closing_a_run_ends_what_it_was_fetching(server: UnreliableServer, tmp_p
     assert not [one for one in threading.enumerate() if one.name.startswith("fetch-ahead")]
 
 
+def test_who_waits_for_a_shard_whose_turn_has_not_come_is_free_when_the_plan_ends(
+    server: UnreliableServer, folder: Path, tmp_path: Path
+) -> None:
+    cards = open_dataset(folder).split("train").shards[:6]
+    steps = np.arange(len(cards))
+    for card in cards[:4]:
+        server.troubles[card.name] = ["stall"]
+    source = Source(server.url, RetryConfig(attempts=2, stall_s=60.0))
+    store = CachedShards(ShardCache(tmp_path / "cache", "d", source), spare=1)
+    uses = ShardUses(shards=cards, first_steps=steps, last_steps=steps)
+    with ThreadPoolExecutor(1) as reader:
+        with store.expect(uses):
+            waiting = reader.submit(store.open, cards[-1])
+            time.sleep(0.5)
+        assert isinstance(waiting.exception(timeout=20), CancelledError)
+
+
 def test_who_waits_in_vain_is_told_what_may_be_wrong(
     server: UnreliableServer, folder: Path, tmp_path: Path
 ) -> None:
@@ -198,26 +216,8 @@ def test_who_waits_in_vain_is_told_what_may_be_wrong(
         store.open(card)
 
 
-class SlowShard(Future[ShardFile]):
-    """Comes after some looks; before each `+` of them, bytes of another shard have come."""
-
-    def __init__(self, shard: ShardFile, other: Path, looks: str) -> None:
-        super().__init__()
-        self._shard, self._other, self._looks = shard, other, looks
-
-    def look(self) -> None:
-        """Let the time of one look pass."""
-        if not self._looks:
-            self.set_result(self._shard)
-            return
-        if self._looks[0] == "+":
-            with self._other.open("ab") as file:
-                file.write(b"more")
-        self._looks = self._looks[1:]
-
-
 class Clock:
-    """Stands in for the time module, and for waiting; every wait takes all of its time."""
+    """Stands in for the time module."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -225,18 +225,31 @@ class Clock:
     def monotonic(self) -> float:
         return self.now_s
 
-    def wait(self, shards: list[SlowShard], timeout: float) -> SimpleNamespace:
-        self.now_s += timeout
-        for shard in shards:
-            shard.look()
-        return SimpleNamespace(done=[shard for shard in shards if shard.done()])
+
+class SlowShard(Future[ShardFile]):
+    """Comes just after some looks; before each `+` of them, bytes of another shard have come."""
+
+    def __init__(self, shard: ShardFile, other: Path, clock: Clock, looks: str) -> None:
+        super().__init__()
+        self._shard, self._other, self._clock, self._looks = shard, other, clock, looks
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        if self.done() or timeout is None:
+            return super().exception(timeout)
+        self._clock.now_s += timeout
+        if self._looks.startswith("+"):
+            with self._other.open("ab") as file:
+                file.write(b"more")
+        if not self._looks:
+            self.set_result(self._shard)
+        self._looks = self._looks[1:]
+        raise TimeoutError
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(cached_shards, "time", clock)
-    monkeypatch.setattr(cached_shards, "wait", clock.wait)
     return clock
 
 
@@ -248,30 +261,28 @@ def waiting(folder: Path, tmp_path: Path) -> CachedShards:
     return CachedShards(cache, spare=1, patience_s=8.0)
 
 
-@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("name", ["shard-000007.tar", "shard-000007.tar.partial"])
 def test_who_waits_is_patient_as_long_as_other_shards_come(
-    name: str, waiting: CachedShards, folder: Path
+    name: str, waiting: CachedShards, clock: Clock, folder: Path
 ) -> None:
     card = open_dataset(folder).split("train").shards[0]
     shard = ShardFile.open(folder / card.name)
     other = waiting.cache.folder / "train" / name
     told: list[int] = []
     waiting.on_progress = lambda: told.append(waiting.cache.bytes_here())
-    waiting._expected[card.name] = SlowShard(shard, other, ".+.+.++.")
+    waiting._expected[card.name] = SlowShard(shard, other, clock, ".+.+.++.")
     assert waiting.open(card) is shard
     assert told == [4, 8, 12, 16, 16]
     waiting.open(card)
     assert len(told) == 5, "nobody waited"
-    waiting._expected[card.name] = SlowShard(shard, other, "++..+")
+    waiting._expected[card.name] = SlowShard(shard, other, clock, "++..+")
     with pytest.raises(TrainError, match=r"000000\.tar did not come, and .* for 10 s"):
         waiting.open(card)
     assert len(told) == 5 + 2
 
 
-@pytest.mark.usefixtures("clock")
 def test_who_waits_is_told_of_another_shard_that_failed(
-    waiting: CachedShards, folder: Path
+    waiting: CachedShards, clock: Clock, folder: Path
 ) -> None:
     card = open_dataset(folder).split("train").shards[0]
     shard = ShardFile.open(folder / card.name)
@@ -279,7 +290,7 @@ def test_who_waits_is_told_of_another_shard_that_failed(
     failed.set_exception(TrainError("s3://bucket/shard-000003.tar could not be fetched"))
     other = waiting.cache.folder / "train/shard-000007.tar"
     waiting._expected = {
-        card.name: SlowShard(shard, other, "+++"),
+        card.name: SlowShard(shard, other, clock, "+++"),
         "shard-000003.tar": failed,
     }
     with pytest.raises(TrainError, match=r"000003\.tar could not be fetched"):
