@@ -8,7 +8,7 @@ from dinomm_train.data.loader import ReadOptions
 from dinomm_train.data.order import step_positions
 from dinomm_train.data.stream import StoredBatch
 from dinomm_train.data.training_stream import open_training_batches
-from dinomm_train.data.views import Views, make_views, require_decibels
+from dinomm_train.data.views import Views, make_views, require_chain
 from dinomm_train.distributed import Ranks
 from dinomm_train.schedules import StepValues, step_values
 
@@ -27,7 +27,7 @@ class StepInput:
         ranks: Ranks,
         reading: ReadOptions | None = None,
     ) -> None:
-        require_decibels(dataset.card, config.views)
+        require_chain(dataset.card, config.views)
         self.dataset = dataset
         self.config = config
         self.ranks = ranks

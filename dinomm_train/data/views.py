@@ -93,16 +93,9 @@ def make_views(
 ) -> Views:
     """The views of a batch of network inputs, made where the batch is.
 
-    What a sample's views look like depends on the run's seed, the epoch and the sample alone.
-
-    Raises:
-        TrainError: the published chain is asked for on data that do not span [0, 1].
+    What a sample's views look like depends on the run's seed, the epoch and the sample alone. The
+    published chain is for input that spans [0, 1]: see `require_chain`.
     """
-    if config.chain == "published" and scaling.valid_range is None:
-        raise TrainError(
-            "views.chain = published works on 8-bit codes, but this dataset is standardized; "
-            "build it with --normalize paper, or set views.chain to fixed"
-        )
     drop = config.sensor_drop
     groups = _view_groups(config)
     whole = [_whole_crops(images, key, group, config, scaling) for group in groups]
@@ -119,22 +112,27 @@ def make_views(
     )
 
 
-def require_decibels(card: DatasetCard, config: ViewConfig) -> None:
-    """Return nothing where the chain may change this dataset's radar.
+def require_chain(card: DatasetCard, config: ViewConfig) -> None:
+    """Return nothing where the chain of colour operations means something for this dataset.
 
     Raises:
-        TrainError: it would offset and speckle in dB what is no backscatter in dB.
+        TrainError: it changes codes where there are none, or radar in dB that is not in dB.
     """
-    changes_radar = config.chain == "fixed" and (
-        config.radiometry.s1_gain or config.radiometry.s1_speckle
-    )
-    if not changes_radar or "s1" not in card.sensors or card.sensors["s1"].unit == DECIBEL:
+    if config.chain == "published":
+        if InputScaling.of(card).valid_range is None:
+            raise TrainError(
+                "views.chain = published works on 8-bit codes, but this dataset is standardized; "
+                "build it with --normalize paper, or set views.chain to fixed"
+            )
         return
-    raise TrainError(
-        f"views.chain = fixed offsets and speckles radar in {DECIBEL}, but this dataset's is in "
-        f"{card.sensors['s1'].unit!r}; build it from backscatter in {DECIBEL}, or leave radar as "
-        "it is with --set views.radiometry.s1_gain=0 --set views.radiometry.s1_speckle=0"
-    )
+    radar, chain = card.sensors.get("s1"), config.radiometry
+    changes_radar = chain.s1_speckle or (chain.s1_gain and chain.s1_gain_db)
+    if radar is not None and radar.unit != DECIBEL and changes_radar:
+        raise TrainError(
+            f"views.chain = fixed offsets and speckles radar in {DECIBEL}, but this dataset's is "
+            f"in {radar.unit!r}; build it from backscatter in {DECIBEL}, or leave radar as it is "
+            "with --set views.radiometry.s1_gain=0 --set views.radiometry.s1_speckle=0"
+        )
 
 
 def _view_groups(config: ViewConfig) -> list[_ViewGroup]:

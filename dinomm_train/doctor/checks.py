@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bigearth_prep.card import DatasetCard
 from dinomm_train.config import RunConfig
 from dinomm_train.data.order import SampleOrder
 from dinomm_train.data.stored_split import StoredSplit
 from dinomm_train.data.stream import ShardReader
 from dinomm_train.data.stream_terms import StreamTerms, require_room
+from dinomm_train.data.views import require_chain
 from dinomm_train.errors import TrainError
 from dinomm_train.learner import Learner, choose_half_precision, require_shareable
 
@@ -110,13 +112,28 @@ def check_device(config: RunConfig, device: torch.device) -> Check:
     return checked("device", look)
 
 
-def lacks_memory(batch: int) -> Check:
-    """The bad check of a device that had no memory left in a step of so many samples."""
-    finding = (
-        f"networks and a step of {batch:,} samples do not fit into the device's memory; lower "
-        "sampling.global_batch, or set compute.micro_batch to take a rank's samples in parts"
-    )
-    return Check(name="memory", is_good=False, finding=finding)
+def check_views(card: DatasetCard, config: RunConfig) -> Check:
+    """Whether crops of this dataset may be changed as configured."""
+
+    def look() -> str:
+        require_chain(card, config.views)
+        return f"the chain of colour operations is {config.views.chain}"
+
+    return checked("views", look)
+
+
+def lacks_memory(batch: int, config: RunConfig) -> Check:
+    """What it means that a device had no memory left in a step of so many samples."""
+    finding = f"networks and a step of {batch:,} samples do not fit into the device's memory; "
+    is_shared = config.compute.sharding == "fsdp"
+    if is_shared:
+        finding += "several share the networks out in a run, and nothing is measured here"
+    else:
+        finding += (
+            "lower sampling.global_batch, take a rank's samples in parts (compute.micro_batch), "
+            "or set compute.checkpoint_activations or compute.sharding=fsdp"
+        )
+    return Check(name="memory", is_good=is_shared, finding=finding)
 
 
 def _most_checkpoints(config: RunConfig, steps_per_epoch: int) -> int:
@@ -126,7 +143,7 @@ def _most_checkpoints(config: RunConfig, steps_per_epoch: int) -> int:
     saved = config.schedule.epochs * steps_per_epoch // every
     kept_of = math.lcm(every, output.keep_every_steps) // every
     older = max(saved - output.keep_last, 0) // kept_of if kept_of else 0
-    return output.keep_last + older + 1
+    return min(saved, output.keep_last + 1) + older
 
 
 def _checkpoint_bytes(learner: Learner) -> int:

@@ -29,7 +29,7 @@ class Rates:
 
     @property
     def mfu(self) -> float:
-        """Share of the measured ceiling that the step reaches."""
+        """Share of that peak that the step reaches."""
         return self.step_tflops / self.peak_tflops
 
     @property

@@ -22,6 +22,7 @@ from dinomm_train.doctor.checks import (
     check_checkpoints,
     check_device,
     check_shards,
+    check_views,
     lacks_memory,
 )
 from dinomm_train.doctor.diagnosis import Diagnosis, Rates
@@ -82,6 +83,7 @@ def examine(dataset: StoredDataset, config: RunConfig, wanted: ExamineConfig) ->
     checks = (
         check_device(config, device),
         check_shards(split),
+        check_views(dataset.card, config),
         check_batches(split, config, wanted.ranks),
         check_cache(split, config),
     )
@@ -91,7 +93,6 @@ def examine(dataset: StoredDataset, config: RunConfig, wanted: ExamineConfig) ->
     batches = node_batches(split, order, wanted, device)
     share = batches.share_size // wanted.ranks_per_node
     batch = min(wanted.batch or (share if device.type == "cuda" else _CPU_BATCH), share)
-    fits_in_memory = _epoch_bytes(split, order) < available_memory_bytes()
     try:
         learner = Learner(
             without_sharding(config),
@@ -100,14 +101,14 @@ def examine(dataset: StoredDataset, config: RunConfig, wanted: ExamineConfig) ->
         )
         rates = _measure(dataset, split, batches, learner, batch, wanted.seconds)
     except torch.OutOfMemoryError:
-        return Diagnosis(checks=(*checks, lacks_memory(batch)))
+        return Diagnosis(checks=(*checks, lacks_memory(batch, config)))
     return Diagnosis(
         checks=(*checks, check_checkpoints(learner, order.steps_per_epoch, wanted.out)),
         rates=rates.shared_by(wanted.ranks_per_node, has_own_device=device.type == "cuda"),
         ranks=wanted.ranks,
         assumed=_assumed(wanted, device),
         batch=batch,
-        fits_in_memory=fits_in_memory,
+        fits_in_memory=_epoch_bytes(split, order) < available_memory_bytes(),
     )
 
 
@@ -126,16 +127,17 @@ def node_batches(
 def _assumed(wanted: ExamineConfig, device: torch.device) -> str:
     if wanted.ranks == 1:
         return ""
+    nodes = f"all {wanted.nodes:,} nodes are like this one, and none slows another down"
+    if wanted.ranks_per_node == 1:
+        return nodes
     devices = (
         "has a GPU like this one of its own" if device.type == "cuda" else "shares its processors"
     )
     here = (
-        f"each of the {wanted.ranks_per_node:,} rank(s) of this node shares its disk and cores "
+        f"each of the {wanted.ranks_per_node:,} ranks of this node shares its disk and cores "
         f"with the others, and {devices}"
     )
-    if wanted.nodes == 1:
-        return here
-    return f"{here}; all {wanted.nodes:,} nodes are like this one, and none slows another down"
+    return here if wanted.nodes == 1 else f"{here}; {nodes}"
 
 
 def _measure(

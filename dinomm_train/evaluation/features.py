@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +20,6 @@ from bigearth_prep.terminal import progress_bar
 from bigearth_prep.whole_file import whole_file, write_text
 from dinomm_train.data.index import StoredDataset
 from dinomm_train.data.stored_split import StoredSplit
-from dinomm_train.errors import TrainError
 from dinomm_train.evaluation.config import ExtractionConfig, SensorSet
 from dinomm_train.evaluation.encoders import Encoder
 from dinomm_train.evaluation.images import in_batches, read_images
@@ -124,25 +122,15 @@ class FeatureStore:
                 for part in self._compute_parts(split, parts, config.batch_size, device):
                     advance(len(_positions(split, part)))
 
-    def wait(
-        self,
-        splits: Mapping[str, StoredSplit],
-        sensor_sets: tuple[SensorSet, ...],
-        patience_s: float = math.inf,
-    ) -> None:
-        """Return once every part is there, whichever process writes it.
-
-        Raises:
-            TrainError: one is not there in time.
-        """
+    def wait(self, splits: Mapping[str, StoredSplit], sensor_sets: tuple[SensorSet, ...]) -> None:
+        """Return once every part is there, whichever process writes it."""
         wait_for(
             [
                 self._path(split.name, sensors, part)
                 for split in splits.values()
                 for part in range(_parts(split))
                 for sensors in sensor_sets
-            ],
-            patience_s,
+            ]
         )
 
     def read(self, split: StoredSplit, sensors: SensorSet) -> Float32[np.ndarray, "sample feature"]:
@@ -203,19 +191,10 @@ class FeatureStore:
         return self.folder / f"{split}-{sensors}" / f"part-{part:06}.npy"
 
 
-def wait_for(paths: list[Path], patience_s: float = math.inf) -> None:
-    """Return once every file is there; says so each minute while other processes write them.
-
-    Raises:
-        TrainError: one is not there in time.
-    """
-    start = since = time.monotonic()
+def wait_for(paths: list[Path]) -> None:
+    """Return once every file is there; says so each minute while other processes write them."""
+    since = time.monotonic()
     while missing := [path for path in paths if not path.is_file()]:
-        if time.monotonic() - start >= patience_s:
-            raise TrainError(
-                f"other processes have not written {len(missing)} files in {patience_s:g} s, first "
-                f"{missing[0]}; look at what they say"
-            )
         time.sleep(_POLL_S)
         if time.monotonic() - since > _REMIND_S:
             since = time.monotonic()

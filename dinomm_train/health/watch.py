@@ -92,7 +92,7 @@ class HealthWatch:
         looks = last_step // self._every_steps
         if self._looks and looks < self._patience:
             _log.warning(
-                "up to step %d there are %d looks, and a warning of collapse takes %d, "
+                "up to step %d there are %d look(s), and a warning of collapse takes %d, "
                 "not before step %d; set health.every_steps or health.patience lower",
                 last_step,
                 looks,

@@ -151,7 +151,7 @@ def test_an_invocation_too_short_to_warn_of_collapse_says_so(
     dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_here(dataset, tmp_path / "run", max_steps=1)
-    assert "up to step 1 there are 0 looks" in caplog.text
+    assert "up to step 1 there are 0 look(s)" in caplog.text
 
 
 def test_a_finished_run_says_so_and_changes_nothing(

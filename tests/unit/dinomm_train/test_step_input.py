@@ -1,6 +1,7 @@
 """A step's batch and views follow from its number, however many ranks share it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +73,7 @@ def test_radar_that_is_not_in_decibels_is_refused_with_the_settings_that_leave_i
     chain = CONFIG.views.radiometry
     for still in (
         replace(CONFIG.views, radiometry=replace(chain, s1_gain=0.0, s1_speckle=0.0)),
+        replace(CONFIG.views, radiometry=replace(chain, s1_gain_db=0.0, s1_speckle=0.0)),
         replace(CONFIG.views, chain="published"),
     ):
         StepInput(linear, replace(CONFIG, views=still), alone)
@@ -79,3 +81,11 @@ def test_radar_that_is_not_in_decibels_is_refused_with_the_settings_that_leave_i
         changed = replace(CONFIG.views, radiometry=one_left)
         with pytest.raises(TrainError, match="sigma0"):
             StepInput(linear, replace(CONFIG, views=changed), alone)
+
+
+def test_the_published_chain_is_refused_on_standardized_data(tmp_path: Path) -> None:
+    standardized = StoredDataset.open(make_dataset(tmp_path, scheme="zscore"))
+    alone = Ranks(rank=0, world=1, device=torch.device("cpu"))
+    published = replace(CONFIG, views=replace(CONFIG.views, chain="published"))
+    with pytest.raises(TrainError, match="this dataset is standardized"):
+        StepInput(standardized, published, alone)

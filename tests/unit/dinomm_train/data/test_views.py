@@ -19,7 +19,6 @@ from dinomm_train.data.draws import ViewKey
 from dinomm_train.data.inputs import InputScaling, SensorChannels
 from dinomm_train.data.sensor_drop import BOTH, S1_DROPPED, S2_DROPPED
 from dinomm_train.data.views import Views, make_views
-from dinomm_train.errors import TrainError
 
 SMALL = CropConfig(global_px=10, local_px=6, local_count=3)
 STILL = RadiometryConfig(s2_jitter=0.0, s1_gain=0.0, s1_speckle=0.0, blur=(0.0, 0.0, 0.0))
@@ -142,11 +141,6 @@ def test_a_single_sensor_is_never_dropped(optical: int, radar: int) -> None:
 def test_multi_crop_can_be_off() -> None:
     views = views_of(ViewConfig(crops=replace(SMALL, local_count=0)))
     assert [len(crops) for crops in views.student_crops] == [8]
-
-
-def test_the_published_chain_refuses_standardized_data() -> None:
-    with pytest.raises(TrainError, match="this dataset is standardized"):
-        make_views(images_of(2), key_of(2), CHAINS["published"], scaling_of(bounded=False))
 
 
 def test_global_crops_show_more_of_a_patch_than_local_ones() -> None:

@@ -58,6 +58,7 @@ def test_every_part_is_measured_and_every_check_made(
     assert [check.name for check in found.checks] == [
         "device",
         "shards",
+        "views",
         "batches",
         "cache",
         "checkpoints",
@@ -111,7 +112,7 @@ def test_the_stream_is_what_all_ranks_of_a_node_read_together(
 def test_a_rank_s_share_is_measured_and_all_ranks_are_told(dataset: StoredDataset) -> None:
     found = examine(dataset, TINY, replace(QUICK, ranks=4, nodes=2))
     assert (found.batch, found.ranks) == (2, 4)
-    assert "each of the 2 rank(s) of this node shares its disk and cores" in found.assumed
+    assert "each of the 2 ranks of this node shares its disk and cores" in found.assumed
     assert "shares its processors; all 2 nodes are like this one" in found.assumed
 
 
@@ -197,6 +198,24 @@ def test_a_step_that_a_gpu_does_not_hold_is_a_bad_check(
     assert bad.name == "memory"
     assert "a step of 8 samples do not fit" in bad.finding
     assert "compute.micro_batch" in bad.finding
+    shared = replace(TINY, compute=ComputeConfig(sharding="fsdp"))
+    found = examine(dataset, shared, replace(QUICK, ranks=2))
+    assert found.is_healthy, "which ranks that share them out may well hold"
+    assert "share the networks out" in found.checks[-1].finding
+
+
+def test_crops_that_training_refuses_to_make_are_found(tmp_path: Path) -> None:
+    standardized = StoredDataset.open(make_dataset(tmp_path, scheme="zscore"))
+    published = replace(TINY, views=replace(TINY.views, chain="published"))
+    found = examine(standardized, published, QUICK)
+    (bad,) = (check for check in found.checks if not check.is_good)
+    assert bad.name == "views"
+    assert "this dataset is standardized" in bad.finding
+
+
+def test_one_rank_on_each_node_shares_with_nobody(dataset: StoredDataset) -> None:
+    found = examine(dataset, TINY, replace(QUICK, ranks=2, nodes=2))
+    assert found.assumed == "all 2 nodes are like this one, and none slows another down"
 
 
 @pytest.mark.parametrize(
@@ -204,6 +223,7 @@ def test_a_step_that_a_gpu_does_not_hold_is_a_bad_check(
     [
         (OutputConfig(), 4),
         (OutputConfig(keep_last=1), 2),
+        (OutputConfig(keep_last=30), 20),
         # 20 epochs of so many steps; all but the newest three stay, or every fifth of these 17.
         (OutputConfig(keep_every_steps=1), 4 + 17),
         (OutputConfig(keep_every_steps=5 * STEPS), 4 + 3),
