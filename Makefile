@@ -59,7 +59,9 @@ test-all:
 	$(MAKE) demo
 
 bench: $(READY)
-	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+	@below=; for benchmark in benchmarks/*.py; do \
+		$(BIN)/python $$benchmark || below="$$below $$benchmark"; \
+	done; [ -z "$$below" ] || { echo "below a bar:$$below"; exit 1; }
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
