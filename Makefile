@@ -61,7 +61,7 @@ test-all:
 bench: $(READY)
 	@below=; for benchmark in benchmarks/*.py; do \
 		$(BIN)/python $$benchmark || below="$$below $$benchmark"; \
-	done; [ -z "$$below" ] || { echo "below a bar:$$below"; exit 1; }
+	done; [ -z "$$below" ] || { echo "failed or below a bar:$$below"; exit 1; }
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -140,9 +140,10 @@ def _most_checkpoints(config: RunConfig, steps_per_epoch: int) -> int:
     """Those that lie there while a run's last one is written: the newest, and older ones kept."""
     output = config.output
     every = output.checkpoint_every_steps or steps_per_epoch
-    saved = config.schedule.epochs * steps_per_epoch // every
+    steps = config.schedule.epochs * steps_per_epoch
+    saved = math.ceil(steps / every)  # the last step is, wherever it falls
     kept_of = math.lcm(every, output.keep_every_steps) // every
-    older = max(saved - output.keep_last, 0) // kept_of if kept_of else 0
+    older = max(steps // every - output.keep_last, 0) // kept_of if kept_of else 0
     return min(saved, output.keep_last + 1) + older
 
 

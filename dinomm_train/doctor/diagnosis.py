@@ -59,7 +59,7 @@ class Diagnosis:
     checks: tuple[Check, ...]
 
     rates: Rates | None = None
-    """None where a check failed without which nothing can be measured."""
+    """None where a check failed, or a GPU has no memory left, so that nothing can be measured."""
 
     ranks: int = 1
     """Processes of the run."""

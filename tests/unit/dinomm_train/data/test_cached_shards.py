@@ -193,10 +193,17 @@ def test_who_waits_for_a_shard_whose_turn_has_not_come_is_free_when_the_plan_end
     source = Source(server.url, RetryConfig(attempts=2, stall_s=60.0))
     store = CachedShards(ShardCache(tmp_path / "cache", "d", source), spare=1)
     uses = ShardUses(shards=cards, first_steps=steps, last_steps=steps)
+    is_there = threading.Event()
+
+    def read() -> ShardFile:
+        is_there.set()
+        return store.open(cards[-1])
+
     with ThreadPoolExecutor(1) as reader:
         with store.expect(uses):
-            waiting = reader.submit(store.open, cards[-1])
-            time.sleep(0.5)
+            waiting = reader.submit(read)
+            is_there.wait()
+            time.sleep(0.3)
         assert isinstance(waiting.exception(timeout=20), CancelledError)
 
 
@@ -303,11 +310,12 @@ def test_what_no_plan_expects_is_waited_for_no_longer_than_what_one_does(
     card = open_dataset(folder).split("train").shards[0]
     server.troubles[card.name] = ["stall"]
     cache = ShardCache(tmp_path / "cache", "d", Source(server.url, RetryConfig(stall_s=60.0)))
-    store = CachedShards(cache, spare=1, patience_s=0.3)
     with pytest.raises(TrainError, match=r"000000\.tar did not come"):
-        store.open(card)
+        CachedShards(cache, spare=1, patience_s=1.0).open(card)
     assert server.served[card.name] == 1, "nobody went on fetching what nobody waits for"
     server.troubles.clear()
+    server.pause_s = 0.1
+    store = CachedShards(cache, spare=1)
     told: list[str] = []
     store.on_progress = lambda: told.append("came")
     store.open(card).close()

@@ -224,6 +224,8 @@ def test_one_rank_on_each_node_shares_with_nobody(dataset: StoredDataset) -> Non
         (OutputConfig(), 4),
         (OutputConfig(keep_last=1), 2),
         (OutputConfig(keep_last=30), 20),
+        (OutputConfig(checkpoint_every_steps=10_000), 1),
+        (OutputConfig(checkpoint_every_steps=20 * STEPS - 1), 2),
         # 20 epochs of so many steps; all but the newest three stay, or every fifth of these 17.
         (OutputConfig(keep_every_steps=1), 4 + 17),
         (OutputConfig(keep_every_steps=5 * STEPS), 4 + 3),
