@@ -80,10 +80,15 @@ def test_a_tracker_that_answers_nothing_holds_up_neither_steps_nor_the_end_for_e
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     answer = threading.Event()
-    curves = FakeCurves(lambda _: answer.wait(20))
-    background = BackgroundCurves("mlflow", curves)
-    background.write(10, {"loss": 1.0})
-    end_all([background], last_s=0.0)
-    assert curves.rows == []
-    assert "mlflow has not taken all rows by the end" in warnings_of(caplog)[0]
+    curves = FakeCurves(lambda _: answer.wait(60))
+    slow = [BackgroundCurves(name, curves) for name in ("mlflow", "wandb")]
+    for one in slow:
+        one.write(10, {"loss": 1.0})
+    late = threading.Timer(5.0, answer.set)
+    late.start()
+    end_all(slow, last_s=0.1)
+    assert curves.rows == [], "the end waited for the answer"
+    late.cancel()
     answer.set()
+    for name, said in zip(("mlflow", "wandb"), warnings_of(caplog), strict=True):
+        assert said.startswith(f"{name} has not taken all rows by the end")

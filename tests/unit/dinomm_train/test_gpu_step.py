@@ -13,8 +13,6 @@ from torch import Tensor
 from dinomm_train import learner as learner_module
 from dinomm_train.config import (
     CropConfig,
-    HeadConfig,
-    ModelConfig,
     PublishedConfig,
     RadiometryConfig,
     RunConfig,
@@ -28,30 +26,22 @@ from dinomm_train.learner import Learner
 from dinomm_train.metrics import MetricsWriter
 from dinomm_train.models.student_teacher import build_student_teacher
 from dinomm_train.run_report import RunReport, Work
-from dinomm_train.schedules import StepValues
+from dinomm_train.schedules import step_values
 from dinomm_train.transfer import to_device
+from tests.checkpoint_fixture import TINY_MODEL, TINY_RUN
 from tests.fake_gpu import GPU, NeverWaits, WaitError, on_gpu, put_on_gpu
 
 SAMPLES = 16
-TINY = RunConfig(
-    model=ModelConfig(
-        name="vit_tiny_patch16_224", patch_px=8, depth=2, width=24, heads=2, drop_path=0.5
-    ),
-    head=HeadConfig(hidden=16, bottleneck=8, prototypes=32),
+TINY = replace(
+    TINY_RUN,
+    model=replace(TINY_MODEL, drop_path=0.5),
     views=ViewConfig(
         crops=CropConfig(global_px=16, local_px=8, local_count=2),
         radiometry=RadiometryConfig(s2_gray=0.5),
         published=PublishedConfig(gray=0.5),
     ),
 )
-VALUES = StepValues(
-    epoch=0,
-    lr=0.01,
-    weight_decay=0.1,
-    teacher_momentum=0.9,
-    teacher_temperature=0.04,
-    last_layer_frozen=False,
-)
+VALUES = step_values(25, TINY, steps_per_epoch=10)
 SCALING = InputScaling(
     channels=SensorChannels(s2=slice(0, 3), s1=slice(3, 5)),
     gain=np.ones(5, dtype=np.float32),
